@@ -1,0 +1,105 @@
+package fingerprint
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+)
+
+const (
+	// SecretName is the name of the Secret that holds the key, in the operator's namespace.
+	SecretName = "grafana-secure-value-operator-fingerprint"
+	// SecretType is the type of that Secret. No connection may read a Secret of this type.
+	SecretType corev1.SecretType = "grafana.securevalues.io/fingerprint-key"
+
+	dataKey     = "key"
+	retryPeriod = time.Second
+)
+
+// Keeper holds the key of this installation. It reads it from the Secret when it is started, or makes it there once.
+//
+// It is a manager.Runnable that needs leader election, so that one process at a time makes a key.
+type Keeper struct {
+	client    client.Client
+	namespace string
+
+	loaded chan struct{} // closed once key is set
+	key    Key
+}
+
+// NewKeeper returns a keeper whose Secret lives in the given namespace. The client must read Secrets live.
+func NewKeeper(c client.Client, namespace string) *Keeper {
+	return &Keeper{client: c, namespace: namespace, loaded: make(chan struct{})}
+}
+
+// Start reads or makes the key, as often as it takes. It ends with an error if the Secret is there and is not ours.
+func (k *Keeper) Start(ctx context.Context) error {
+	log := logf.FromContext(ctx).WithName("fingerprint")
+	err := wait.PollUntilContextCancel(ctx, retryPeriod, true, func(ctx context.Context) (bool, error) {
+		key, err := k.load(ctx)
+		switch {
+		case apierrors.ReasonForError(err) != metav1.StatusReasonUnknown:
+			// The API server's answer: what is refused or missing now may be given later.
+			log.Error(err, "Fingerprint key not available yet", "namespace", k.namespace)
+			return false, nil
+		case err != nil:
+			return false, err
+		}
+		k.key = key
+		close(k.loaded)
+		return true, nil
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// NeedLeaderElection makes the keeper start on becoming leader.
+func (k *Keeper) NeedLeaderElection() bool { return true }
+
+// Key returns the key, and waits for it until ctx ends.
+func (k *Keeper) Key(ctx context.Context) (Key, error) {
+	select {
+	case <-k.loaded:
+		return k.key, nil
+	case <-ctx.Done():
+		return Key{}, fmt.Errorf("wait for the fingerprint key: %w", ctx.Err())
+	}
+}
+
+// load returns the key that the Secret holds, and makes the Secret if it is not there.
+func (k *Keeper) load(ctx context.Context) (Key, error) {
+	secret := &corev1.Secret{}
+	name := client.ObjectKey{Namespace: k.namespace, Name: SecretName}
+	err := k.client.Get(ctx, name, secret)
+	if apierrors.IsNotFound(err) {
+		secret, err = k.create(ctx)
+	}
+	if err != nil {
+		return Key{}, fmt.Errorf("fingerprint key: %w", err)
+	}
+	key, err := ParseKey(secret.Data[dataKey])
+	if err != nil || secret.Type != SecretType {
+		return Key{}, fmt.Errorf("fingerprint key: Secret %s must be of type %s with %d bytes under %q: "+
+			"restore it from a backup, or delete it to have a new one made", name, SecretType, KeySize, dataKey)
+	}
+	return key, nil
+}
+
+func (k *Keeper) create(ctx context.Context) (*corev1.Secret, error) {
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: k.namespace, Name: SecretName},
+		Type:       SecretType,
+		Immutable:  new(true),
+		Data:       map[string][]byte{dataKey: NewKey().Bytes()},
+	}
+	return secret, k.client.Create(ctx, secret)
+}
