@@ -1,60 +1,256 @@
 package v1alpha1
 
 import (
+	"time"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// The bounds and defaults of the durations of a connection, as the schema states them.
+const (
+	// DefaultResyncPeriod is how often drift is looked for where the spec does not say.
+	DefaultResyncPeriod = 10 * time.Minute
+	// MinResyncPeriod is the shortest resyncPeriod that is not off.
+	MinResyncPeriod = 5 * time.Second
+	// MaxResyncPeriod is the longest resyncPeriod: a week.
+	MaxResyncPeriod = 168 * time.Hour
+
+	// DefaultRequestTimeout is how long one request may take where the spec does not say.
+	DefaultRequestTimeout = 30 * time.Second
+	// MinRequestTimeout is the shortest requestTimeout.
+	MinRequestTimeout = time.Second
+	// MaxRequestTimeout is the longest requestTimeout.
+	MaxRequestTimeout = 2 * time.Minute
 )
 
 // Credentials is what the connection authenticates with.
 type Credentials struct {
+	// tokenSecretRef names the Secret and key that hold the token of a Grafana service account. The Secret is in the namespace
+	// of the connection; for a ClusterGrafanaConnection it is in the namespace of the operator. White space around the token is
+	// ignored. A Cloud access policy token (glc_...) does not work: create a service account token in the stack itself. The
+	// token needs secret.securevalues:create, :read, :write and :delete on secret.securevalues:*. A changed Secret is used at
+	// once.
+	//
+	// +required
 	TokenSecretRef SecretKeyReference `json:"tokenSecretRef"`
 }
 
 // TLSConfig is how the connection trusts Grafana's certificate.
 type TLSConfig struct {
+	// caSecretRef names the Secret and key that hold one or more PEM certificates of authorities, for example ca.crt. They
+	// are trusted instead of those of the operator's image. The Secret is in the namespace of the connection; for a
+	// ClusterGrafanaConnection it is in the namespace of the operator. A changed Secret is used at once.
+	//
+	// +optional
 	CASecretRef *SecretKeyReference `json:"caSecretRef,omitempty"`
-	ServerName  string              `json:"serverName,omitempty"`
+
+	// serverName is the host name that Grafana's certificate must be for, where it is not the host of url: at most 253
+	// letters, digits, '-' and '.', for example grafana.example.com. Defaults to the host of url.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?([.][A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*$')",message="must be a host name: at most 253 letters, digits, '-' and '.', without scheme and port, for example grafana.example.com"
+	ServerName string `json:"serverName,omitempty"`
 }
 
 // ConnectionSpec is what the two kinds of connection share.
+//
+// +kubebuilder:validation:XValidation:rule="!self.url.matches('(?i)^https?://[^/?#]+[.]grafana[.]net[.]?(:[0-9]*)?([/?#]|$)') || self.namespace.startsWith('stacks-')",message="must be stacks-<id> for a stack of Grafana Cloud (a host under .grafana.net): the id is a number, shown on grafana.com in the details of the stack",fieldPath=".namespace"
 type ConnectionSpec struct {
-	URL            string      `json:"url"`
-	Namespace      string      `json:"namespace,omitempty"`
-	APIVersion     string      `json:"apiVersion,omitempty"`
-	Credentials    Credentials `json:"credentials"`
-	TLS            *TLSConfig  `json:"tls,omitempty"`
-	ResyncPeriod   string      `json:"resyncPeriod,omitempty"`
-	RequestTimeout string      `json:"requestTimeout,omitempty"`
+	// url is the address of Grafana: http or https, a host, optionally a port from 1 to 65535 and a path, at most 2048
+	// characters in all, for example https://acme.grafana.net or http://[::1]:3000/grafana. It has no user, query or fragment.
+	// It may change and then means the same Grafana at another address.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/?#]')",message="must begin with http:// or https:// and name a host, for example https://acme.grafana.net"
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 2048",message="must be at most 2048 characters"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('[[:space:]]')",message="must not contain white space"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/?#]*@')",message="must not contain a user or a password: the token comes from credentials.tokenSecretRef"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('[?#]')",message="must not contain a query or a fragment: end it with the host, the port or the path"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/?#]') || self.matches('[[:space:]?#]|^https?://[^/]*@') || isURL(self) && self.matches('^https?://([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?([.][A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?)*[.]?|[[][0-9A-Fa-f:.]+[]])(:[0-9]+)?(/.*)?$')",message="must name a host of letters, digits, '-', '_' and '.', or an IPv6 address in brackets, optionally followed by a port and a path, for example http://grafana.example.com:3000/grafana"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/?#]*:[0-9]+([/?#]|$)') || self.matches('^https?://[^/?#]*:0*(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})([/?#]|$)')",message="must have a port from 1 to 65535, or none"
+	URL string `json:"url"`
+
+	// namespace is the organization or stack in Grafana: stacks-<id> for a stack of Grafana Cloud, where the id is shown on
+	// grafana.com in the details of the stack; elsewhere default for organization 1, and org-<id> from organization 2 on.
+	// Defaults to default. A host under .grafana.net needs stacks-<id>. It cannot be changed: another organization or stack is
+	// another connection, and secure values move by their connectionRef.
+	//
+	// +optional
+	// +kubebuilder:default=default
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="self == 'org-1' || self.matches('^(default|org-([2-9]|[1-9][0-9]{1,17})|stacks-[1-9][0-9]{0,17})$')",message="must be default, org-<id> with an id from 2 on, or stacks-<id>, for example stacks-1234"
+	// +kubebuilder:validation:XValidation:rule="self != 'org-1'",message="must be default: this is how Grafana calls organization 1"
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="cannot be changed: create another connection for the other organization or stack, and name it in the connectionRef of the secure values that should move"
+	Namespace string `json:"namespace,omitempty"`
+
+	// apiVersion is the version of the API secret.grafana.app that Grafana serves, for example v1beta1. Defaults to v1beta1.
+	//
+	// +optional
+	// +kubebuilder:default=v1beta1
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 63 && self.matches('^v[0-9]+((alpha|beta)[0-9]+)?$')",message="must be a version of the API secret.grafana.app, for example v1beta1 or v1"
+	APIVersion string `json:"apiVersion,omitempty"`
+
+	// credentials is what the connection authenticates with.
+	//
+	// +required
+	Credentials Credentials `json:"credentials"`
+
+	// tls is how Grafana's certificate is checked. By default it must be for the host of url and from an authority that the
+	// operator's image trusts.
+	//
+	// +optional
+	TLS *TLSConfig `json:"tls,omitempty"`
+
+	// resyncPeriod is how often the credentials are checked and all secure values of this connection are compared with what
+	// Grafana has, with one request in all: 5s to 168h (a week), written with h, m and s, for example 10m or 1h30m. 0s turns
+	// it off. It does not delay changes, which are written at once. Defaults to 10m.
+	//
+	// +optional
+	// +kubebuilder:default="10m"
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="self != '' && size(self) <= 32 && self.matches('^([0-9]{1,4}([.][0-9]{1,9})?h)?([0-9]{1,6}([.][0-9]{1,9})?m)?([0-9]{1,7}([.][0-9]{1,9})?s)?([0-9]{1,9}ms)?$') && (duration(self) == duration('0s') || duration(self) >= duration('5s') && duration(self) <= duration('168h'))",message="must be from 5s to 168h, or 0s to turn it off, written with h, m and s in at most 32 characters, for example 10m or 1h30m"
+	ResyncPeriod string `json:"resyncPeriod,omitempty"`
+
+	// requestTimeout is how long one request to Grafana may take: 1s to 2m, written with m and s, for example 30s or 1m30s.
+	// Defaults to 30s.
+	//
+	// +optional
+	// +kubebuilder:default="30s"
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="self != '' && size(self) <= 32 && self.matches('^([0-9]{1,4}([.][0-9]{1,9})?h)?([0-9]{1,6}([.][0-9]{1,9})?m)?([0-9]{1,7}([.][0-9]{1,9})?s)?([0-9]{1,9}ms)?$') && duration(self) >= duration('1s') && duration(self) <= duration('2m')",message="must be from 1s to 2m, written with m and s in at most 32 characters, for example 30s or 1m30s"
+	RequestTimeout string `json:"requestTimeout,omitempty"`
+}
+
+// ResyncInterval is the parsed resyncPeriod; zero means off. Absent, or not within the schema's bounds, it is
+// DefaultResyncPeriod.
+func (s *ConnectionSpec) ResyncInterval() time.Duration {
+	d, err := time.ParseDuration(s.ResyncPeriod)
+	if err != nil || d != 0 && (d < MinResyncPeriod || d > MaxResyncPeriod) {
+		return DefaultResyncPeriod
+	}
+	return d
+}
+
+// Timeout is the parsed requestTimeout. Absent, or not within the schema's bounds, it is DefaultRequestTimeout.
+func (s *ConnectionSpec) Timeout() time.Duration {
+	d, err := time.ParseDuration(s.RequestTimeout)
+	if err != nil || d < MinRequestTimeout || d > MaxRequestTimeout {
+		return DefaultRequestTimeout
+	}
+	return d
 }
 
 // ConnectionStatus is the observed state of either kind of connection.
 type ConnectionStatus struct {
-	ObservedGeneration int64              `json:"observedGeneration,omitempty"`
-	Conditions         []metav1.Condition `json:"conditions,omitempty"`
-	SecureValues       *int32             `json:"secureValues,omitempty"`
+	// observedGeneration is the metadata.generation that the conditions speak of; -1 before the operator's first look. Believe
+	// the conditions only if it equals metadata.generation.
+	//
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions are Ready, always present after the first look: its reason is a word from a documented list, its message says
+	// what to do next. Beside it there is Reconciling while work goes on or will go on by itself, or Stalled while a person has
+	// to act; never both. Ready=True proves that reading works; a missing right to write shows on the secure value.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// secureValues is how many GrafanaSecureValues use this connection, counted with each resync.
+	//
+	// +optional
+	SecureValues *int32 `json:"secureValues,omitempty"`
 }
 
-// GrafanaConnection is a connection of one namespace.
+// Connection is either kind of connection.
+//
+// +kubebuilder:object:generate=false
+type Connection interface {
+	metav1.Object
+	runtime.Object
+
+	// GetSpec is the part of the spec that both kinds share, not a copy of it.
+	GetSpec() *ConnectionSpec
+	// GetStatus is the status, not a copy of it.
+	GetStatus() *ConnectionStatus
+	// ConnectionKind is the kind, known also where the TypeMeta is empty.
+	ConnectionKind() ConnectionKind
+}
+
+var (
+	_ Connection = &GrafanaConnection{}
+	_ Connection = &ClusterGrafanaConnection{}
+)
+
+// GrafanaConnection says how to reach one Grafana, for the GrafanaSecureValues of its own namespace. Example:
+//
+//	apiVersion: grafana.securevalues.io/v1alpha1
+//	kind: GrafanaConnection
+//	metadata: {name: prod, namespace: team-a}
+//	spec:
+//	  url: https://acme.grafana.net
+//	  namespace: stacks-1234
+//	  credentials:
+//	    tokenSecretRef: {name: grafana, key: token}
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:storageversion
+// +kubebuilder:resource:path=grafanaconnections,scope=Namespaced,shortName=gconn,categories=grafana
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether the last look at Grafana succeeded"
+// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of Ready"
+// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.spec.url`,description="The address of Grafana"
+// +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.spec.namespace`,description="The organization or stack in Grafana"
+// +kubebuilder:printcolumn:name="Used By",type=integer,JSONPath=`.status.secureValues`,description="How many GrafanaSecureValues use the connection"
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type GrafanaConnection struct {
-	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata,omitempty"`
+	metav1.TypeMeta `json:",inline"`
 
-	Spec   ConnectionSpec   `json:"spec"`
-	Status ConnectionStatus `json:"status,omitempty"`
+	// metadata is the standard metadata of a Kubernetes object.
+	//
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec is how to reach Grafana.
+	//
+	// +required
+	Spec ConnectionSpec `json:"spec"`
+
+	// status is what the last look at Grafana found, written by the operator alone.
+	//
+	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
+	Status ConnectionStatus `json:"status,omitzero"`
 }
+
+// GetSpec implements Connection.
+func (c *GrafanaConnection) GetSpec() *ConnectionSpec { return &c.Spec }
+
+// GetStatus implements Connection.
+func (c *GrafanaConnection) GetStatus() *ConnectionStatus { return &c.Status }
+
+// ConnectionKind implements Connection.
+func (c *GrafanaConnection) ConnectionKind() ConnectionKind { return KindGrafanaConnection }
 
 // GrafanaConnectionList is a list of GrafanaConnection.
 //
 // +kubebuilder:object:root=true
 type GrafanaConnectionList struct {
 	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata,omitempty"`
+	metav1.ListMeta `json:"metadata,omitzero"`
 
 	Items []GrafanaConnection `json:"items"`
 }
 
 // NamespacesFrom says which namespaces may use a cluster connection.
+//
+// +kubebuilder:validation:Enum=All;Selector
 type NamespacesFrom string
 
 const (
@@ -65,26 +261,91 @@ const (
 )
 
 // AllowedNamespaces says which namespaces may use a cluster connection.
+//
+// +kubebuilder:validation:XValidation:rule="self.from != 'Selector' || has(self.selector)",message="must be given with from: Selector: name the labels of the namespaces that may use the connection, or write from: All",fieldPath=".selector",reason=FieldValueRequired
+// +kubebuilder:validation:XValidation:rule="self.from == 'Selector' || !has(self.selector)",message="must not be given with from: All: remove it, or write from: Selector",fieldPath=".selector",reason=FieldValueForbidden
 type AllowedNamespaces struct {
-	From     NamespacesFrom        `json:"from"`
+	// from is All for every namespace, or Selector for the namespaces whose labels selector matches.
+	//
+	// +required
+	From NamespacesFrom `json:"from"`
+
+	// selector matches the labels of the namespaces that may use the connection, for example
+	// {matchLabels: {team: observability}}; an empty selector matches every namespace. Required with from: Selector, forbidden
+	// otherwise. At most 64 labels and 64 expressions. Whoever may label a namespace can give it this connection.
+	//
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchLabels) || size(self.matchLabels) <= 64",message="must have at most 64 labels",fieldPath=".matchLabels"
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || size(self.matchExpressions) <= 64",message="must have at most 64 expressions",fieldPath=".matchExpressions"
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn', 'Exists', 'DoesNotExist'])",message="must use the operators In, NotIn, Exists or DoesNotExist",fieldPath=".matchExpressions"
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, (e.operator in ['Exists', 'DoesNotExist']) != (has(e.values) && size(e.values) > 0))",message="must have values with In and NotIn, and none with Exists and DoesNotExist",fieldPath=".matchExpressions"
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 }
 
-// ClusterGrafanaConnectionSpec is the desired state.
+// ClusterGrafanaConnectionSpec is the desired state of a ClusterGrafanaConnection.
 type ClusterGrafanaConnectionSpec struct {
-	ConnectionSpec    `json:",inline"`
+	ConnectionSpec `json:",inline"`
+
+	// allowedNamespaces says which namespaces may use this connection. Taking the right away stops creates and updates of a
+	// namespace at once; what it holds in Grafana may still be deleted.
+	//
+	// +required
 	AllowedNamespaces AllowedNamespaces `json:"allowedNamespaces"`
 }
 
-// ClusterGrafanaConnection is a connection that namespaces share.
+// ClusterGrafanaConnection says how to reach one Grafana, for the GrafanaSecureValues of the namespaces that it allows. Its
+// Secrets are in the namespace of the operator, so that nobody else can read them. Secure values that name no connection use
+// the ClusterGrafanaConnection called default. Example:
+//
+//	apiVersion: grafana.securevalues.io/v1alpha1
+//	kind: ClusterGrafanaConnection
+//	metadata: {name: default}
+//	spec:
+//	  url: https://acme.grafana.net
+//	  namespace: stacks-1234
+//	  credentials:
+//	    tokenSecretRef: {name: grafana, key: token}
+//	  allowedNamespaces: {from: All}
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:storageversion
+// +kubebuilder:resource:path=clustergrafanaconnections,scope=Cluster,shortName=cgconn,categories=grafana
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether the last look at Grafana succeeded"
+// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of Ready"
+// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.spec.url`,description="The address of Grafana"
+// +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.spec.namespace`,description="The organization or stack in Grafana"
+// +kubebuilder:printcolumn:name="Used By",type=integer,JSONPath=`.status.secureValues`,description="How many GrafanaSecureValues use the connection"
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type ClusterGrafanaConnection struct {
-	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata,omitempty"`
+	metav1.TypeMeta `json:",inline"`
 
-	Spec   ClusterGrafanaConnectionSpec `json:"spec"`
-	Status ConnectionStatus             `json:"status,omitempty"`
+	// metadata is the standard metadata of a Kubernetes object.
+	//
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec is how to reach Grafana, and who may do so.
+	//
+	// +required
+	Spec ClusterGrafanaConnectionSpec `json:"spec"`
+
+	// status is what the last look at Grafana found, written by the operator alone.
+	//
+	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
+	Status ConnectionStatus `json:"status,omitzero"`
+}
+
+// GetSpec implements Connection.
+func (c *ClusterGrafanaConnection) GetSpec() *ConnectionSpec { return &c.Spec.ConnectionSpec }
+
+// GetStatus implements Connection.
+func (c *ClusterGrafanaConnection) GetStatus() *ConnectionStatus { return &c.Status }
+
+// ConnectionKind implements Connection.
+func (c *ClusterGrafanaConnection) ConnectionKind() ConnectionKind {
+	return KindClusterGrafanaConnection
 }
 
 // ClusterGrafanaConnectionList is a list of ClusterGrafanaConnection.
@@ -92,7 +353,7 @@ type ClusterGrafanaConnection struct {
 // +kubebuilder:object:root=true
 type ClusterGrafanaConnectionList struct {
 	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata,omitempty"`
+	metav1.ListMeta `json:"metadata,omitzero"`
 
 	Items []ClusterGrafanaConnection `json:"items"`
 }

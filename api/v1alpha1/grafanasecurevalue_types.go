@@ -5,7 +5,15 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
+// Bounds in characters are CEL rules in this package, and MaxLength is a wider bound beside them that keeps the rules cheap:
+// the API server words a violated MaxLength in bytes, though it counts characters.
+
+// DefaultDescription is the description of a secure value whose spec gives none.
+const DefaultDescription = "Synced from Kubernetes"
+
 // ConnectionKind is the kind of a connection.
+//
+// +kubebuilder:validation:Enum=GrafanaConnection;ClusterGrafanaConnection
 type ConnectionKind string
 
 const (
@@ -15,7 +23,9 @@ const (
 	KindClusterGrafanaConnection ConnectionKind = "ClusterGrafanaConnection"
 )
 
-// DeletionPolicy says what becomes of the secure value in Grafana.
+// DeletionPolicy says what becomes of the secure value in Grafana when this object no longer wants it there.
+//
+// +kubebuilder:validation:Enum=Delete;Retain
 type DeletionPolicy string
 
 const (
@@ -25,69 +35,265 @@ const (
 	DeletionPolicyRetain DeletionPolicy = "Retain"
 )
 
-// ConnectionReference names a connection.
+// ConnectionReference names a connection. It has no namespace: a GrafanaConnection is always that of the object's own
+// namespace, and a ClusterGrafanaConnection has none.
 type ConnectionReference struct {
+	// kind is the kind of the connection: GrafanaConnection, in the namespace of this object, or ClusterGrafanaConnection,
+	// shared by the namespaces that it allows. Defaults to GrafanaConnection where a name is given without a kind.
+	//
+	// +optional
+	// +kubebuilder:default=GrafanaConnection
 	Kind ConnectionKind `json:"kind,omitempty"`
-	Name string         `json:"name"`
+
+	// name is the metadata.name of the connection, for example prod.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a connection: at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end, for example prod"
+	Name string `json:"name"`
 }
 
-// SecretKeyReference names a key of a Secret.
+// SecretKeyReference names a key of a Secret. It has no namespace: which namespace the Secret is in follows from the object
+// that names it, so that nobody can read the Secrets of another namespace.
 type SecretKeyReference struct {
+	// name is the metadata.name of the Secret.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a Secret: at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end, for example grafana-token"
 	Name string `json:"name"`
-	Key  string `json:"key"`
+
+	// key is the key within the data of that Secret, for example token.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",message="must be a key of a Secret: at most 253 letters, digits, '-', '_' and '.', not '.' and not beginning with '..', for example api-key"
+	Key string `json:"key"`
 }
 
 // ValueSource says where the value comes from.
 type ValueSource struct {
+	// secretKeyRef names the Secret, in the namespace of this object, and the key in it that holds the value. The value is
+	// sent byte for byte, a newline at its end included, and must be 1 to 24,576 bytes of UTF-8. A change of the Secret, or of
+	// this reference, reaches Grafana at once. While the Secret or the key is missing or unusable, Grafana keeps the last good
+	// value and Ready says why.
+	//
+	// +required
 	SecretKeyRef SecretKeyReference `json:"secretKeyRef"`
 }
 
-// GrafanaSecureValueSpec is the desired state.
+// GrafanaSecureValueSpec is the desired state of a GrafanaSecureValue.
 type GrafanaSecureValueSpec struct {
-	ConnectionRef  ConnectionReference `json:"connectionRef,omitempty"`
-	Name           string              `json:"name,omitempty"`
-	Description    string              `json:"description,omitempty"`
-	Decrypters     []string            `json:"decrypters,omitempty"`
-	ValueFrom      ValueSource         `json:"valueFrom"`
-	DeletionPolicy DeletionPolicy      `json:"deletionPolicy,omitempty"`
+	// connectionRef names the connection through which the value is written: which Grafana, and with which credentials.
+	// Defaults to the ClusterGrafanaConnection called default. After a change the value is written through the new connection
+	// first, and only then, by deletionPolicy, removed from where it was.
+	//
+	// +optional
+	// +kubebuilder:default={kind: ClusterGrafanaConnection, name: default}
+	ConnectionRef ConnectionReference `json:"connectionRef,omitzero"`
+
+	// name is the name of the secure value in Grafana, by which others refer to it there. Defaults to metadata.name. At most
+	// 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end, for example sm-api-key. After a change
+	// the value is written under the new name first, and only then, by deletionPolicy, removed under the old one.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be a name that Grafana takes: at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end, for example sm-api-key; or leave it out, and metadata.name is used"
+	Name string `json:"name,omitempty"`
+
+	// description says in Grafana what the value is for: 1 to 25 characters, where an emoji of one code point counts as one.
+	// Defaults to "Synced from Kubernetes". A change is written to Grafana, which makes a new version of the secure value.
+	//
+	// +optional
+	// +kubebuilder:default="Synced from Kubernetes"
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="size(self) >= 1 && size(self) <= 25",message="must be 1 to 25 characters: shorten it, or leave it out and Synced from Kubernetes is used"
+	Description string `json:"description,omitempty"`
+
+	// decrypters are the services of Grafana that may read the value: at most 64, no two alike. Each is 1 to 63 letters,
+	// digits, '-', '_' and '.', with a letter or digit at each end. Grafana knows synthetic-monitoring,
+	// provisioning.grafana.app and k6-cloud, adds names over time, and accepts names that it does not know: a misspelt one
+	// syncs and cannot decrypt. Without decrypters nobody can read the value. The list is replaced as a whole; a change is
+	// written to Grafana, which makes a new version of the secure value.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, a == b))",message="must not name a decrypter twice: remove the duplicate"
+	// +kubebuilder:validation:items:MaxLength=256
+	// +kubebuilder:validation:items:XValidation:rule="size(self) <= 63 && self.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",message="must be the name of a decrypter: 1 to 63 letters, digits, '-', '_' and '.', with a letter or digit at each end and no spaces, for example synthetic-monitoring"
+	Decrypters []string `json:"decrypters,omitempty"`
+
+	// valueFrom says where the value comes from.
+	//
+	// +required
+	ValueFrom ValueSource `json:"valueFrom"`
+
+	// deletionPolicy says what becomes of the secure value in Grafana when this object is deleted, or when its name or
+	// connectionRef changes and the old place is left: Delete deletes it, and this object stays until Grafana has confirmed it;
+	// Retain leaves it as it is. Defaults to Delete. A change takes effect with the next deletion or move.
+	//
+	// +optional
+	// +kubebuilder:default=Delete
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 }
 
 // SourceStatus is the Secret and key whose value is known to be in Grafana.
 type SourceStatus struct {
-	Name            string    `json:"name"`
-	Key             string    `json:"key"`
-	UID             types.UID `json:"uid"`
-	ResourceVersion string    `json:"resourceVersion"`
+	// name is the name of the Secret.
+	//
+	// +required
+	Name string `json:"name"`
+
+	// key is the key within the Secret.
+	//
+	// +required
+	Key string `json:"key"`
+
+	// uid is the UID of the Secret, which tells a recreated Secret from the old one.
+	//
+	// +required
+	UID types.UID `json:"uid"`
+
+	// resourceVersion is that of the Secret when the value was read from it.
+	//
+	// +required
+	ResourceVersion string `json:"resourceVersion"`
 }
 
 // TargetStatus is a place in Grafana that the object holds.
 type TargetStatus struct {
-	Connection    ConnectionReference `json:"connection"`
-	Namespace     string              `json:"namespace"`
-	Name          string              `json:"name"`
-	Version       int64               `json:"version,omitempty"`
-	CreatedAt     *metav1.Time        `json:"createdAt,omitempty"`
-	Source        *SourceStatus       `json:"source,omitempty"`
-	Fingerprint   string              `json:"fingerprint,omitempty"`
-	LastWriteTime *metav1.Time        `json:"lastWriteTime,omitempty"`
+	// connection is the connection through which the place was written.
+	//
+	// +required
+	Connection ConnectionReference `json:"connection"`
+
+	// namespace is the namespace in Grafana, for example stacks-1234.
+	//
+	// +required
+	Namespace string `json:"namespace"`
+
+	// name is the name of the secure value in Grafana.
+	//
+	// +required
+	Name string `json:"name"`
+
+	// version is the version that Grafana answered to the operator's last write. Grafana counts up with each write, so another
+	// version there means that somebody else wrote.
+	//
+	// +optional
+	Version int64 `json:"version,omitempty"`
+
+	// createdAt is when Grafana created the secure value. Another time there means that it was deleted and created anew.
+	//
+	// +optional
+	CreatedAt *metav1.Time `json:"createdAt,omitempty"`
+
+	// source is the Secret and key whose value is known to be in Grafana. It changes only after a write that Grafana
+	// accepted, or when a changed Secret is found to hold the same value.
+	//
+	// +optional
+	Source *SourceStatus `json:"source,omitempty"`
+
+	// fingerprint is a keyed hash of the value in Grafana, by which the operator sees that a changed Secret still holds the
+	// same value. Without the operator's key nothing can be learnt from it.
+	//
+	// +optional
+	Fingerprint string `json:"fingerprint,omitempty"`
+
+	// lastWriteTime is when the operator last wrote to Grafana.
+	//
+	// +optional
+	LastWriteTime *metav1.Time `json:"lastWriteTime,omitempty"`
 }
 
-// GrafanaSecureValueStatus is the observed state.
+// GrafanaSecureValueStatus is the observed state of a GrafanaSecureValue.
 type GrafanaSecureValueStatus struct {
-	ObservedGeneration int64              `json:"observedGeneration,omitempty"`
-	Conditions         []metav1.Condition `json:"conditions,omitempty"`
-	Targets            []TargetStatus     `json:"targets,omitempty"`
+	// observedGeneration is the metadata.generation that the conditions speak of; -1 before the operator's first look. Believe
+	// the conditions only if it equals metadata.generation.
+	//
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions are Ready, always present after the first look: its reason is a word from a documented list, its message says
+	// what to do next. Beside it there is Reconciling while work goes on or will go on by itself, or Stalled while a person has
+	// to act; never both.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// targets are the places in Grafana that this object holds. The first is the place that spec names; others are places of
+	// the past that are still to be removed.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	Targets []TargetStatus `json:"targets,omitempty"`
 }
 
-// GrafanaSecureValue keeps a secure value in Grafana in step with a key of a Secret.
+// GrafanaSecureValue keeps a secure value of Grafana's Secrets Management API in step with one key of a Secret: it is
+// created, updated and deleted in Grafana as the Secret and this object change. Example:
+//
+//	apiVersion: grafana.securevalues.io/v1alpha1
+//	kind: GrafanaSecureValue
+//	metadata: {name: sm-api-key, namespace: team-a}
+//	spec:
+//	  connectionRef: {name: prod}
+//	  description: External API key
+//	  decrypters: [synthetic-monitoring]
+//	  valueFrom:
+//	    secretKeyRef: {name: sm, key: api-key}
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:storageversion
+// +kubebuilder:resource:path=grafanasecurevalues,scope=Namespaced,shortName=gsv,categories=grafana
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether Grafana holds what the spec and the Secret say"
+// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of Ready"
+// +kubebuilder:printcolumn:name="Connection",type=string,JSONPath=`.spec.connectionRef.name`,description="The connection that the spec names"
+// +kubebuilder:printcolumn:name="Secure Value",type=string,JSONPath=`.status.targets[0].name`,description="The name of the secure value in Grafana"
+// +kubebuilder:printcolumn:name="Version",type=integer,JSONPath=`.status.targets[0].version`,description="The version that Grafana answered to the last write"
+// +kubebuilder:printcolumn:name="Last Write",type=date,JSONPath=`.status.targets[0].lastWriteTime`,description="How long ago the operator last wrote to Grafana"
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Secret",type=string,JSONPath=`.spec.valueFrom.secretKeyRef.name`,priority=1,description="The Secret that holds the value"
+// +kubebuilder:printcolumn:name="Key",type=string,JSONPath=`.spec.valueFrom.secretKeyRef.key`,priority=1,description="The key within the Secret"
 type GrafanaSecureValue struct {
-	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata,omitempty"`
+	metav1.TypeMeta `json:",inline"`
 
-	Spec   GrafanaSecureValueSpec   `json:"spec"`
-	Status GrafanaSecureValueStatus `json:"status,omitempty"`
+	// metadata is the standard metadata of a Kubernetes object.
+	//
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec is what should be in Grafana.
+	//
+	// +required
+	Spec GrafanaSecureValueSpec `json:"spec"`
+
+	// status is what is known to be in Grafana, written by the operator alone.
+	//
+	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
+	Status GrafanaSecureValueStatus `json:"status,omitzero"`
+}
+
+// SecureValueName is the name of the secure value in Grafana: spec.name, or metadata.name where that is absent.
+func (sv *GrafanaSecureValue) SecureValueName() string {
+	if sv.Spec.Name != "" {
+		return sv.Spec.Name
+	}
+	return sv.Name
+}
+
+// DescriptionOrDefault is the description of the secure value in Grafana, which cannot be empty there.
+func (sv *GrafanaSecureValue) DescriptionOrDefault() string {
+	if sv.Spec.Description != "" {
+		return sv.Spec.Description
+	}
+	return DefaultDescription
 }
 
 // GrafanaSecureValueList is a list of GrafanaSecureValue.
@@ -95,7 +301,7 @@ type GrafanaSecureValue struct {
 // +kubebuilder:object:root=true
 type GrafanaSecureValueList struct {
 	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata,omitempty"`
+	metav1.ListMeta `json:"metadata,omitzero"`
 
 	Items []GrafanaSecureValue `json:"items"`
 }
