@@ -1,44 +1,141 @@
 package v1alpha1
 
-// Conditions.
+// Condition types. They follow kstatus, so that kubectl wait, Flux and others read the objects rightly as they are.
 const (
-	ConditionReady       = "Ready"
+	// ConditionReady is True while Grafana holds what the spec and the Secret say; on a connection, while the last look at
+	// Grafana succeeded. It is always present after the operator's first look. Its reason is one of the constants of this
+	// file, and its message says what to do next.
+	ConditionReady = "Ready"
+
+	// ConditionReconciling is True while work goes on, or will go on without anybody's help here: when time has passed, or when
+	// what is missing appears. It is absent otherwise.
 	ConditionReconciling = "Reconciling"
-	ConditionStalled     = "Stalled"
+
+	// ConditionStalled is True while nothing more will happen until a person acts. It is absent otherwise, and never present
+	// together with Reconciling.
+	ConditionStalled = "Stalled"
 )
 
-// Reasons of Ready on a GrafanaSecureValue.
+// Reasons of Ready on a GrafanaSecureValue. Each belongs to a class, which says who heals it: nobody needs to, time, an event
+// that the operator watches for, a person here (the object or its Secret), or a person elsewhere.
 const (
-	ReasonSynced               = "Synced"
-	ReasonGrafanaUnavailable   = "GrafanaUnavailable"
-	ReasonSecretNotFound       = "SecretNotFound"
-	ReasonSecretKeyNotFound    = "SecretKeyNotFound"
-	ReasonValueEmpty           = "ValueEmpty"
-	ReasonConnectionNotFound   = "ConnectionNotFound"
-	ReasonConnectionNotReady   = "ConnectionNotReady"
-	ReasonValueTooLarge        = "ValueTooLarge"
-	ReasonValueNotUTF8         = "ValueNotUTF8"
-	ReasonNameNotAllowed       = "NameNotAllowed"
-	ReasonInvalidSpec          = "InvalidSpec"
-	ReasonRejectedByGrafana    = "RejectedByGrafana"
-	ReasonNameConflict         = "NameConflict"
-	ReasonAlreadyExists        = "AlreadyExists"
-	ReasonForbidden            = "Forbidden"
+	// ReasonSynced, with Ready=True: Grafana holds the value of the Secret, with the description and the decrypters of the
+	// spec. Nobody needs to do anything, unless the message names something that syncs and yet will not work.
+	ReasonSynced = "Synced"
+
+	// ReasonGrafanaUnavailable: there is something to write or to delete, and Grafana did not answer, answered with an error of
+	// its own, or asked to wait. Time heals it: the operator tries again by itself. If it lasts, look at the connection.
+	ReasonGrafanaUnavailable = "GrafanaUnavailable"
+
+	// ReasonSecretNotFound: the Secret that valueFrom names is not in the object's namespace. Its appearance heals it: create the
+	// Secret, or correct the name. Grafana keeps the last good value.
+	ReasonSecretNotFound = "SecretNotFound"
+
+	// ReasonSecretKeyNotFound: the Secret is there and has no such key. A change of the Secret heals it: add the key, or correct
+	// secretKeyRef.key. Grafana keeps the last good value.
+	ReasonSecretKeyNotFound = "SecretKeyNotFound"
+
+	// ReasonValueEmpty: the key is there and holds nothing, which Grafana does not take. A change of the Secret heals it: put the
+	// value in. Grafana keeps the last good value.
+	ReasonValueEmpty = "ValueEmpty"
+
+	// ReasonConnectionNotFound: the connection that connectionRef names does not exist. Its creation heals it: create it, or
+	// correct connectionRef; the message says if the other kind has a connection of that name.
+	ReasonConnectionNotFound = "ConnectionNotFound"
+
+	// ReasonConnectionNotReady: there is something to write or to delete, and the connection is not Ready, or is being deleted.
+	// The connection's becoming Ready heals it: read the connection's own Ready message.
+	ReasonConnectionNotReady = "ConnectionNotReady"
+
+	// ReasonValueTooLarge: the value has more than 24,576 bytes. A person here heals it: store a shorter value in the Secret.
+	// Nothing was sent, and Grafana keeps the last good value.
+	ReasonValueTooLarge = "ValueTooLarge"
+
+	// ReasonValueNotUTF8: the value is not valid UTF-8, and a secure value is text. A person here heals it: store the value in
+	// an encoding of text, such as base64. Nothing was sent, and Grafana keeps the last good value.
+	ReasonValueNotUTF8 = "ValueNotUTF8"
+
+	// ReasonNameNotAllowed: the name that the secure value would have in Grafana is not one that this object may use. A person
+	// here heals it: set spec.name as the message says.
+	ReasonNameNotAllowed = "NameNotAllowed"
+
+	// ReasonInvalidSpec, on a connection too: the spec cannot be used although the schema let it pass, as when the object is
+	// older than the schema. A person here heals it: correct the field that the message names.
+	ReasonInvalidSpec = "InvalidSpec"
+
+	// ReasonRejectedByGrafana: Grafana refused the secure value as invalid. A person here heals it: correct the fields that the
+	// message names. The same request is not sent again before an edit of the object or its Secret.
+	ReasonRejectedByGrafana = "RejectedByGrafana"
+
+	// ReasonNameConflict: the secure value of that name in Grafana belongs to another GrafanaSecureValue, of this cluster or
+	// another, or to another tool. A person elsewhere heals it: choose another spec.name, or have the other let go. Nothing was
+	// written.
+	ReasonNameConflict = "NameConflict"
+
+	// ReasonAlreadyExists: Grafana has a secure value of that name which no GrafanaSecureValue made. A person elsewhere heals
+	// it: choose another spec.name, or delete the secure value in Grafana. Nothing was written.
+	ReasonAlreadyExists = "AlreadyExists"
+
+	// ReasonForbidden: the token may not do what was asked, and the message names the action that is missing. On a connection
+	// that is reading; on a GrafanaSecureValue it is creating, writing or deleting. A person elsewhere heals it: give the
+	// service account the action on secret.securevalues:* in Grafana.
+	ReasonForbidden = "Forbidden"
+
+	// ReasonConnectionNotAllowed: the ClusterGrafanaConnection does not allow the object's namespace. A person elsewhere heals
+	// it: whoever owns the connection extends allowedNamespaces, or the namespace gets a label that it selects. What the
+	// namespace holds there already may still be deleted.
 	ReasonConnectionNotAllowed = "ConnectionNotAllowed"
-	ReasonDeletionBlocked      = "DeletionBlocked"
+
+	// ReasonDeletionBlocked: the object is being deleted, and its secure value could not be deleted from Grafana yet; the
+	// message says since when and why. It heals with that cause; deletionPolicy: Retain lets the object go and leaves the secure
+	// value.
+	ReasonDeletionBlocked = "DeletionBlocked"
 )
 
-// Reasons of Ready on a connection (ReasonForbidden is shared).
+// Reasons of Ready on a connection, beside ReasonForbidden and ReasonInvalidSpec. Where a person has to act elsewhere, the
+// connection is looked at again with each resync, and at once when it or its Secrets change.
 const (
-	ReasonConnected           = "Connected"
-	ReasonCredentialsInvalid  = "CredentialsInvalid"
-	ReasonUnauthorized        = "Unauthorized"
-	ReasonNamespaceRejected   = "NamespaceRejected"
-	ReasonAPINotServed        = "APINotServed"
-	ReasonTLSError            = "TLSError"
-	ReasonRedirectRefused     = "RedirectRefused"
+	// ReasonConnected, with Ready=True: Grafana answered with its secure values, so address, token and namespace are right. It
+	// proves reading only; a missing right to write shows on the GrafanaSecureValue as Forbidden.
+	ReasonConnected = "Connected"
+
+	// ReasonCredentialsNotFound: a Secret that the connection names, or its key, is missing. Its appearance heals it: create
+	// the Secret, in the connection's namespace or, for a ClusterGrafanaConnection, in the operator's.
 	ReasonCredentialsNotFound = "CredentialsNotFound"
-	ReasonUnreachable         = "Unreachable"
-	ReasonInvalidResponse     = "InvalidResponse"
-	ReasonRateLimited         = "RateLimited"
+
+	// ReasonCredentialsInvalid: what the Secrets hold cannot be used: the token is empty, cannot be sent, or is a Cloud access
+	// policy token (glc_...), or the certificate of the authority is not PEM. A person here heals it: store a service account
+	// token of the stack, or the right certificate. Nothing was sent.
+	ReasonCredentialsInvalid = "CredentialsInvalid"
+
+	// ReasonUnauthorized: Grafana refuses the token (401): it is wrong, expired, revoked or of another Grafana. A person
+	// elsewhere heals it: store a valid service account token in the Secret, which is used at once.
+	ReasonUnauthorized = "Unauthorized"
+
+	// ReasonNamespaceRejected: Grafana refuses the namespace for this token (403), which belongs to another organization or
+	// stack. A person elsewhere heals it: use a token of that organization or stack, or make a connection with the right namespace.
+	ReasonNamespaceRejected = "NamespaceRejected"
+
+	// ReasonAPINotServed: Grafana answers and does not serve the Secrets Management API in this version. A person elsewhere
+	// heals it: the API needs Grafana Cloud or Enterprise; otherwise correct url or apiVersion.
+	ReasonAPINotServed = "APINotServed"
+
+	// ReasonTLSError: Grafana's certificate is not trusted, has expired or is for another host. A person elsewhere heals
+	// it: set tls.caSecretRef or tls.serverName, or repair the certificate.
+	ReasonTLSError = "TLSError"
+
+	// ReasonRedirectRefused: Grafana answered with a redirect, which is not followed so that the token goes nowhere else. A
+	// person elsewhere heals it: set url to the address that Grafana has, with https and the sub-path.
+	ReasonRedirectRefused = "RedirectRefused"
+
+	// ReasonUnreachable: no answer came from the address (no such host, refused, no route, too late), or Grafana failed with an
+	// error of its own (5xx). Time heals it where Grafana or the network is down; otherwise correct url.
+	ReasonUnreachable = "Unreachable"
+
+	// ReasonInvalidResponse: something answered that is not Grafana's API, such as a login page or the page of a proxy. Time
+	// heals it where Grafana is starting; otherwise correct url or the proxy.
+	ReasonInvalidResponse = "InvalidResponse"
+
+	// ReasonRateLimited: Grafana asked to wait (429). Time heals it: the operator waits as long as it was told.
+	ReasonRateLimited = "RateLimited"
 )
