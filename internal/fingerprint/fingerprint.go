@@ -10,11 +10,11 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"hash"
 	"strings"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/parts"
 )
 
 // KeySize is the size of a key in bytes.
@@ -57,10 +57,8 @@ func (k Key) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "[fingerprint k
 // parts never share a fingerprint, since each part is written with its length.
 func (k Key) Of(value []byte, subject ...string) string {
 	mac := hmac.New(sha256.New, k.secret[:])
-	for _, part := range subject {
-		writePart(mac, []byte(part))
-	}
-	writePart(mac, value)
+	parts.Write(mac, subject...)
+	parts.Write(mac, string(value))
 	return strings.Join([]string{version, k.id, base64.RawURLEncoding.EncodeToString(mac.Sum(nil))}, ":")
 }
 
@@ -72,14 +70,6 @@ func Equal(a, b string) bool {
 // keyID names a key without telling it.
 func keyID(secret [KeySize]byte) string {
 	h := sha256.New()
-	writePart(h, []byte("grafana-secure-value-operator fingerprint key id"))
-	writePart(h, secret[:])
+	parts.Write(h, "grafana-secure-value-operator fingerprint key id", string(secret[:]))
 	return hex.EncodeToString(h.Sum(nil)[:4])
-}
-
-func writePart(h hash.Hash, part []byte) {
-	var length [8]byte
-	binary.BigEndian.PutUint64(length[:], uint64(len(part)))
-	_, _ = h.Write(length[:]) // never fails, says hash.Hash
-	_, _ = h.Write(part)
 }

@@ -2,6 +2,7 @@ package fingerprint
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -23,20 +24,24 @@ const (
 	retryPeriod = time.Second
 )
 
+// errNotAKey says that the Secret is there and does not hold a key: only a person can tell what to do.
+var errNotAKey = errors.New("no fingerprint key")
+
 // Keeper holds the key of this installation. It reads it from the Secret when it is started, or makes it there once.
 //
 // It is a manager.Runnable that needs leader election, so that one process at a time makes a key.
 type Keeper struct {
-	client    client.Client
+	reader    client.Reader
+	writer    client.Writer
 	namespace string
 
 	loaded chan struct{} // closed once key is set
 	key    Key
 }
 
-// NewKeeper returns a keeper whose Secret lives in the given namespace. The client must read Secrets live.
-func NewKeeper(c client.Client, namespace string) *Keeper {
-	return &Keeper{client: c, namespace: namespace, loaded: make(chan struct{})}
+// NewKeeper returns a keeper whose Secret lives in the given namespace. The reader must read it live.
+func NewKeeper(reader client.Reader, writer client.Writer, namespace string) *Keeper {
+	return &Keeper{reader: reader, writer: writer, namespace: namespace, loaded: make(chan struct{})}
 }
 
 // Start reads or makes the key, as often as it takes. It ends with an error if the Secret is there and is not ours.
@@ -44,13 +49,12 @@ func (k *Keeper) Start(ctx context.Context) error {
 	log := logf.FromContext(ctx).WithName("fingerprint")
 	err := wait.PollUntilContextCancel(ctx, retryPeriod, true, func(ctx context.Context) (bool, error) {
 		key, err := k.load(ctx)
-		switch {
-		case apierrors.ReasonForError(err) != metav1.StatusReasonUnknown:
-			// The API server's answer: what is refused or missing now may be given later.
-			log.Error(err, "Fingerprint key not available yet", "namespace", k.namespace)
-			return false, nil
-		case err != nil:
+		if errors.Is(err, errNotAKey) {
 			return false, err
+		}
+		if err != nil { // the API server is away, or refuses what it may grant later
+			log.Error(err, "Fingerprint key not available yet")
+			return false, nil
 		}
 		k.key = key
 		close(k.loaded)
@@ -79,7 +83,7 @@ func (k *Keeper) Key(ctx context.Context) (Key, error) {
 func (k *Keeper) load(ctx context.Context) (Key, error) {
 	secret := &corev1.Secret{}
 	name := client.ObjectKey{Namespace: k.namespace, Name: SecretName}
-	err := k.client.Get(ctx, name, secret)
+	err := k.reader.Get(ctx, name, secret)
 	if apierrors.IsNotFound(err) {
 		secret, err = k.create(ctx)
 	}
@@ -88,8 +92,8 @@ func (k *Keeper) load(ctx context.Context) (Key, error) {
 	}
 	key, err := ParseKey(secret.Data[dataKey])
 	if err != nil || secret.Type != SecretType {
-		return Key{}, fmt.Errorf("fingerprint key: Secret %s must be of type %s with %d bytes under %q: "+
-			"restore it from a backup, or delete it to have a new one made", name, SecretType, KeySize, dataKey)
+		return Key{}, fmt.Errorf("%w: Secret %s must be of type %s with %d bytes under %q; "+
+			"restore it from a backup, or delete it to have a new one made", errNotAKey, name, SecretType, KeySize, dataKey)
 	}
 	return key, nil
 }
@@ -101,5 +105,5 @@ func (k *Keeper) create(ctx context.Context) (*corev1.Secret, error) {
 		Immutable:  new(true),
 		Data:       map[string][]byte{dataKey: NewKey().Bytes()},
 	}
-	return secret, k.client.Create(ctx, secret)
+	return secret, k.writer.Create(ctx, secret)
 }

@@ -90,10 +90,8 @@ func (g *Gate) Leave(key Key) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
-	if _, called := g.called[key]; called {
-		delete(g.called, key)
-		g.handBack()
-	}
+	delete(g.called, key)
+	g.handBack()
 }
 
 // Open admits from now on, and hands back whom the closed gate parked, as many at a time as may be in flight. Delays of
@@ -111,22 +109,13 @@ func (g *Gate) Open() {
 	g.handBack()
 }
 
-// Close parks whoever asks from now on. Who is admitted already keeps that.
+// Close parks whoever asks from now on. Everyone who is parked is handed back once, to learn why and to be parked again.
+// Who is admitted already keeps that.
 func (g *Gate) Close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.open = false
-}
-
-// Drain hands everyone back at once and forgets them: the gate will not be used again.
-func (g *Gate) Drain() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 
 	g.open = false
-	for key := range g.failing {
-		g.forget(key)
-	}
 	for key, ok := g.parked.pop(nil); ok; key, ok = g.parked.pop(nil) {
 		g.wake(key)
 	}

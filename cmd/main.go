@@ -1,0 +1,105 @@
+// The manager keeps secure values in Grafana in step with Secrets in Kubernetes.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client/config"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/operator"
+)
+
+// version is set by the build.
+var version = ""
+
+// namespaceFile tells a pod its namespace: Kubernetes, "Accessing the Kubernetes API from a Pod".
+const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+func main() {
+	err := run(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "error: "+strings.ReplaceAll(err.Error(), "\n", "; "))
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	opts, logOptions, err := parse(args)
+	if err != nil {
+		return err
+	}
+	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&logOptions)))
+	restConfig, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("find the cluster: %w", err)
+	}
+	return operator.Run(ctrl.SetupSignalHandler(), restConfig, opts)
+}
+
+// parse reads the flags. It prints the usage only if that is asked for.
+func parse(args []string) (operator.Options, zap.Options, error) {
+	opts := operator.Options{Version: buildVersion()}
+	logOptions := zap.Options{}
+
+	fs := flag.NewFlagSet("manager", flag.ContinueOnError)
+	var usage strings.Builder
+	fs.SetOutput(&usage)
+	config.RegisterFlags(fs)
+	logOptions.BindFlags(fs)
+	fs.StringVar(&opts.MetricsBindAddress, "metrics-bind-address", "0", "address of the metrics endpoint, as :8443; 0 turns it off")
+	fs.BoolVar(&opts.MetricsSecure, "metrics-secure", true, "serve metrics over HTTPS, with Kubernetes authentication and authorization")
+	fs.StringVar(&opts.HealthProbeBindAddress, "health-probe-bind-address", ":8081", "address of the probe endpoint; 0 turns it off")
+	fs.BoolVar(&opts.LeaderElect, "leader-elect", false, "let one of several managers work at a time")
+	fs.IntVar(&opts.MaxConcurrentReconciles, "max-concurrent-reconciles", 16, "objects of a kind that are worked on at a time")
+	fs.StringVar(&opts.OperatorNamespace, "operator-namespace", ownNamespace(),
+		"namespace of the Secrets of ClusterGrafanaConnections and of the fingerprint key")
+	fs.StringVar(&opts.ClusterID, "cluster-id", "",
+		"label value that marks what this cluster keeps in Grafana (default: the UID of namespace kube-system)")
+
+	err := fs.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Print(usage.String())
+		return opts, logOptions, err
+	case err != nil:
+		return opts, logOptions, fmt.Errorf("%w; see manager --help", err)
+	case fs.NArg() > 0:
+		return opts, logOptions, fmt.Errorf("unexpected argument %q; see manager --help", fs.Arg(0))
+	case opts.MaxConcurrentReconciles < 1:
+		return opts, logOptions, fmt.Errorf("--max-concurrent-reconciles is %d: use 1 or more", opts.MaxConcurrentReconciles)
+	}
+	return opts, logOptions, nil
+}
+
+// ownNamespace returns the namespace that this process runs in, as its pod tells it; "" outside of a pod.
+func ownNamespace() string {
+	if namespace := os.Getenv("POD_NAMESPACE"); namespace != "" {
+		return namespace
+	}
+	namespace, err := os.ReadFile(namespaceFile)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(namespace))
+}
+
+// buildVersion returns the version set by the build, or what Go knows of it.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}

@@ -1,0 +1,166 @@
+package connection
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/gate"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
+)
+
+// When a connection is checked again. Each delay is jittered.
+const (
+	firstRecheck        = time.Second
+	lastRecheck         = 15 * time.Second // with jitter at least 12 s: at most 5 checks a minute
+	recheckUnauthorized = 5 * time.Minute  // a new token is noticed at once
+	recheckStalled      = 10 * time.Minute // where resyncPeriod is 0s
+	resyncJitter        = 0.1
+)
+
+// check makes sure that the client of the connection is the one that spec and Secrets ask for, and that its last LIST is
+// not older than it may be. It returns what the last check found, and whether it was made just now. An error is one of the
+// Kubernetes API.
+func (r *Reconciler) check(ctx context.Context, conn v1alpha1.Connection) (status.Verdict, bool, error) {
+	e := r.registry.entry(idOf(conn))
+
+	if versions, known := r.cachedVersions(ctx, conn); known && e.current(basisOf(conn, versions), r.now()) {
+		return e.lastVerdict(), false, nil
+	}
+	cred, err := r.credentials(ctx, conn)
+	if _, ours := errors.AsType[*status.Fault](err); err != nil && !ours {
+		return status.Verdict{}, false, err // the API server's: nothing was learnt of the connection
+	}
+	b := basisOf(conn, cred.versions)
+	client := e.clientOf(b)
+	if err == nil && client == nil {
+		client, err = r.connect(conn, cred)
+	}
+	if err == nil {
+		_, err = client.List(ctx, "")
+	}
+	return r.publish(conn, e, b, client, err), true, nil
+}
+
+// publish records a check and opens or closes the gate by it.
+func (r *Reconciler) publish(conn v1alpha1.Connection, e *entry, b basis, client *grafana.Client, err error) status.Verdict {
+	verdict := classify(e.id, err)
+
+	e.mu.Lock()
+	changed := !e.checked || e.verdict.Reason != verdict.Reason
+	if client != nil && client != e.client {
+		if e.client != nil {
+			e.client.CloseIdleConnections()
+		}
+		e.client = client
+	}
+	e.basis, e.checked, e.verdict, e.lastAt, e.strikes = b, true, verdict, r.now(), 0
+	if verdict.Class == status.Time {
+		e.failures++
+	} else {
+		e.failures = 0
+	}
+	e.nextAt = nextCheck(e.lastAt, verdict, err, e.failures, conn.GetSpec().ResyncInterval())
+	e.mu.Unlock()
+
+	switch {
+	case verdict.Class == status.None:
+		e.gate.Open()
+	case changed:
+		e.gate.Close()
+	}
+	return verdict
+}
+
+// nextCheck says when a connection is checked again; zero is never.
+func nextCheck(now time.Time, v status.Verdict, err error, failures int, resync time.Duration) time.Time {
+	switch {
+	case v.Class == status.Time:
+		wait := gate.Backoff(failures-1, firstRecheck, lastRecheck)
+		if e, ok := errors.AsType[*grafana.Error](err); ok {
+			wait = max(wait, e.RetryAfter)
+		}
+		return now.Add(wait)
+	case v.Reason == v1alpha1.ReasonUnauthorized:
+		return now.Add(gate.Jitter(max(resync, recheckUnauthorized), resyncJitter))
+	case v.Class == status.Watch, v.Class == status.Here:
+		return time.Time{} // the Secret or the spec must change first, and both are watched
+	case resync > 0:
+		return now.Add(gate.Jitter(resync, resyncJitter))
+	case v.Class == status.Elsewhere:
+		return now.Add(gate.Jitter(recheckStalled, resyncJitter))
+	default:
+		return time.Time{}
+	}
+}
+
+// current reports whether the last check was of this basis and is recent enough.
+func (e *entry) current(b basis, now time.Time) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.checked && e.basis == b && (e.nextAt.IsZero() || now.Before(e.nextAt))
+}
+
+// clientOf returns the client that was made from this basis, or nil.
+func (e *entry) clientOf(b basis) *grafana.Client {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.basis != b {
+		return nil
+	}
+	return e.client
+}
+
+func (e *entry) lastVerdict() status.Verdict {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.verdict
+}
+
+// untilNext returns how long the connection may rest; zero is until something changes.
+func (e *entry) untilNext(now time.Time) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.nextAt.IsZero() {
+		return 0
+	}
+	return max(e.nextAt.Sub(now), time.Millisecond)
+}
+
+// connect makes the client that spec and credentials ask for. No call is made.
+func (r *Reconciler) connect(conn v1alpha1.Connection, cred credentials) (*grafana.Client, error) {
+	spec := conn.GetSpec()
+	cfg := grafana.Config{
+		URL:        spec.URL,
+		Namespace:  spec.Namespace,
+		APIVersion: spec.APIVersion,
+		Token:      cred.token,
+		CAData:     cred.ca,
+		Timeout:    spec.Timeout(),
+		UserAgent:  r.userAgent,
+	}
+	if spec.TLS != nil {
+		cfg.ServerName = spec.TLS.ServerName
+	}
+	c, err := grafana.New(cfg)
+	if err != nil && !errors.Is(err, grafana.ErrTLS) {
+		return nil, invalidSpec(err)
+	}
+	return c, err
+}
+
+func basisOf(conn v1alpha1.Connection, secrets string) basis {
+	return basis{
+		uid:        conn.GetUID(),
+		generation: conn.GetGeneration(),
+		secrets:    secrets,
+		server:     strings.TrimRight(strings.ToLower(conn.GetSpec().URL), "/"),
+	}
+}
+
+func idOf(conn v1alpha1.Connection) ID {
+	return ID{Kind: conn.ConnectionKind(), Namespace: conn.GetNamespace(), Name: conn.GetName()}
+}

@@ -1,0 +1,91 @@
+package connection
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
+)
+
+func credentialsNotFound(format string, args ...any) error {
+	return status.NewFault(status.Watch, v1alpha1.ReasonCredentialsNotFound, format, args...)
+}
+
+func credentialsInvalid(format string, args ...any) error {
+	return status.NewFault(status.Here, v1alpha1.ReasonCredentialsInvalid, format, args...)
+}
+
+// invalidSpec says that no client can be made of the spec, although the schema let it pass.
+func invalidSpec(err error) error {
+	return status.NewFault(status.Here, v1alpha1.ReasonInvalidSpec, "The spec cannot be used: %s.", err)
+}
+
+// classify is the table of what can be wrong with a connection. An error it does not know is one that time may heal.
+func classify(id ID, err error) status.Verdict {
+	if f, ok := errors.AsType[*status.Fault](err); ok {
+		return f.Verdict
+	}
+	code := ""
+	if e, ok := errors.AsType[*grafana.Error](err); ok && e.StatusCode != 0 {
+		code = fmt.Sprintf(" (HTTP %d)", e.StatusCode)
+	}
+	verdict := func(class status.Class, reason, message string) status.Verdict {
+		return status.Verdict{Class: class, Reason: reason, Message: message}
+	}
+	switch {
+	case err == nil:
+		return verdict(status.None, v1alpha1.ReasonConnected, "Grafana answers and the token may read secure values.")
+	case errors.Is(err, grafana.ErrUnauthorized):
+		return verdict(status.Elsewhere, v1alpha1.ReasonUnauthorized,
+			"Grafana refused the token"+code+": it is wrong, expired, revoked, or of another Grafana. "+
+				"Put a valid service account token into the Secret that spec.credentials.tokenSecretRef names; "+
+				"it is used as soon as it changes.")
+	case errors.Is(err, grafana.ErrNamespaceRejected):
+		return verdict(status.Elsewhere, v1alpha1.ReasonNamespaceRejected,
+			"Grafana refused spec.namespace"+code+": the token belongs to another organization or stack. "+
+				"Use default for organization 1, org-<id> for another one, stacks-<id> for a Grafana Cloud stack. "+
+				"The namespace of a connection cannot change: make a new connection.")
+	case errors.Is(err, grafana.ErrForbidden):
+		return verdict(status.Elsewhere, v1alpha1.ReasonForbidden,
+			"The token lacks the action secret.securevalues:read on secret.securevalues:*"+code+". Grant its service account "+
+				"secret.securevalues:create, :read, :write and :delete in Grafana.")
+	case errors.Is(err, grafana.ErrAPINotServed):
+		return verdict(status.Elsewhere, v1alpha1.ReasonAPINotServed,
+			"Grafana does not serve the Secrets Management API at this address in the version of spec.apiVersion"+code+". "+
+				"Grafana Cloud or Grafana Enterprise with this API is needed; check spec.url, its sub-path and spec.apiVersion.")
+	case errors.Is(err, grafana.ErrRedirect):
+		return verdict(status.Elsewhere, v1alpha1.ReasonRedirectRefused,
+			"Grafana answered with a redirect"+code+", which is never followed. Set spec.url to the address that Grafana itself "+
+				"answers at (https instead of http, or past a login page).")
+	case errors.Is(err, grafana.ErrTLS):
+		return verdict(status.Elsewhere, v1alpha1.ReasonTLSError,
+			"The certificate of Grafana could not be verified. Name the CA in spec.tls.caSecretRef, or the name on the "+
+				"certificate in spec.tls.serverName.")
+	case errors.Is(err, grafana.ErrRateLimited):
+		return verdict(status.Time, v1alpha1.ReasonRateLimited,
+			"Grafana asks for fewer requests"+code+". It is asked again by itself.")
+	case errors.Is(err, grafana.ErrInvalidResponse), errors.Is(err, grafana.ErrInvalid),
+		errors.Is(err, grafana.ErrNotFound), errors.Is(err, grafana.ErrConflict), errors.Is(err, grafana.ErrAlreadyExists):
+		return verdict(status.Time, v1alpha1.ReasonInvalidResponse,
+			"The answer"+code+" is not one of Grafana's API. Check that spec.url leads to Grafana and not to a login page or a "+
+				"proxy. It is asked again by itself.")
+	default:
+		return verdict(status.Time, v1alpha1.ReasonUnreachable,
+			"Grafana could not be reached, or answered with an error"+code+". Check spec.url and that "+id.Name+
+				" may be reached from the operator. It is asked again by itself.")
+	}
+}
+
+// isAboutConnection reports whether an object's call failed in a way that speaks of the connection and not of the object.
+func isAboutConnection(err error) bool {
+	for _, target := range []error{
+		grafana.ErrNamespaceRejected, grafana.ErrAPINotServed, grafana.ErrRedirect, grafana.ErrTLS, grafana.ErrInvalidResponse,
+	} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,147 @@
+package connection
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/gate"
+)
+
+// +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanaconnections;clustergrafanaconnections,verbs=get;list;watch
+// +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanaconnections/status;clustergrafanaconnections/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// SecureValuesIndex is the field index of GrafanaSecureValues by the connections that they name or hold places on. Its keys
+// are ID.IndexKey. The controller of secure values registers it.
+const SecureValuesIndex = "connection"
+
+// IndexKey is the key of the connection in SecureValuesIndex.
+func (id ID) IndexKey() string { return string(id.Kind) + "/" + id.Namespace + "/" + id.Name }
+
+// secretsIndex is the field index of connections by the names of the Secrets that they read.
+const secretsIndex = "secret"
+
+// Options is what the controllers of connections need to know.
+type Options struct {
+	// OperatorNamespace is where the Secrets of ClusterGrafanaConnections live.
+	OperatorNamespace string
+	// UserAgent is sent with each request to Grafana.
+	UserAgent string
+	// Listed is told of each connection whose LIST succeeded just now. Nil is nobody.
+	Listed func(context.Context, ID)
+	// MaxConcurrentReconciles bounds the connections of a kind that are checked at a time.
+	MaxConcurrentReconciles int
+}
+
+// Setup adds the controllers of both kinds of connection to the manager and returns the registry that they keep. Objects
+// that waited for a connection are handed back by wakeObject.
+func Setup(ctx context.Context, mgr ctrl.Manager, wakeObject func(gate.Key), opts Options) (*Registry, error) {
+	wakers := map[v1alpha1.ConnectionKind]*Waker{
+		v1alpha1.KindGrafanaConnection:        {},
+		v1alpha1.KindClusterGrafanaConnection: {},
+	}
+	registry := NewRegistry(wakeObject, func(id ID) { wakers[id.Kind].Wake(id.key()) })
+
+	for kind, newObject := range map[v1alpha1.ConnectionKind]func() v1alpha1.Connection{
+		v1alpha1.KindGrafanaConnection:        func() v1alpha1.Connection { return &v1alpha1.GrafanaConnection{} },
+		v1alpha1.KindClusterGrafanaConnection: func() v1alpha1.Connection { return &v1alpha1.ClusterGrafanaConnection{} },
+	} {
+		r := &Reconciler{
+			client:            mgr.GetClient(),
+			live:              mgr.GetAPIReader(),
+			registry:          registry,
+			recorder:          mgr.GetEventRecorder("grafana-secure-value-operator"),
+			kind:              kind,
+			newObject:         newObject,
+			operatorNamespace: opts.OperatorNamespace,
+			userAgent:         opts.UserAgent,
+			listed:            opts.Listed,
+			now:               time.Now,
+		}
+		if err := r.setup(ctx, mgr, wakers[kind], opts.MaxConcurrentReconciles); err != nil {
+			return nil, fmt.Errorf("controller of %s: %w", kind, err)
+		}
+	}
+	return registry, nil
+}
+
+func (r *Reconciler) setup(ctx context.Context, mgr ctrl.Manager, waker *Waker, workers int) error {
+	err := mgr.GetFieldIndexer().IndexField(ctx, r.newObject(), secretsIndex, func(o client.Object) []string {
+		conn, _ := o.(v1alpha1.Connection) // the index is of this kind
+		var names []string
+		for _, ref := range secretRefs(conn.GetSpec()) {
+			names = append(names, ref.Name)
+		}
+		return names
+	})
+	if err != nil {
+		return err
+	}
+	return ctrl.NewControllerManagedBy(mgr).
+		For(r.newObject()).
+		// A new token or CA is used at once.
+		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.namingSecret)).
+		// A connection that an object's calls put in doubt is checked out of turn.
+		WatchesRawSource(waker).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: workers,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Second, 5*time.Minute),
+			EnableWarmup:            new(true),
+		}).
+		Complete(r)
+}
+
+// namingSecret returns the connections that read the given Secret.
+func (r *Reconciler) namingSecret(ctx context.Context, secret client.Object) []reconcile.Request {
+	opts := []client.ListOption{client.MatchingFields{secretsIndex: secret.GetName()}}
+	if r.kind == v1alpha1.KindGrafanaConnection {
+		opts = append(opts, client.InNamespace(secret.GetNamespace()))
+	} else if secret.GetNamespace() != r.operatorNamespace {
+		return nil
+	}
+	list, err := r.list(ctx, opts...)
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Connections of a Secret not found in the cache")
+	}
+	return list
+}
+
+func (r *Reconciler) list(ctx context.Context, opts ...client.ListOption) ([]reconcile.Request, error) {
+	var requests []reconcile.Request
+	add := func(conn v1alpha1.Connection) {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(conn)})
+	}
+	if r.kind == v1alpha1.KindGrafanaConnection {
+		list := &v1alpha1.GrafanaConnectionList{}
+		err := r.client.List(ctx, list, opts...)
+		for i := range list.Items {
+			add(&list.Items[i])
+		}
+		return requests, err
+	}
+	list := &v1alpha1.ClusterGrafanaConnectionList{}
+	err := r.client.List(ctx, list, opts...)
+	for i := range list.Items {
+		add(&list.Items[i])
+	}
+	return requests, err
+}
+
+// users counts the secure values that name a connection or hold places on it.
+func (r *Reconciler) users(ctx context.Context, id ID) (int, error) {
+	list := &v1alpha1.GrafanaSecureValueList{}
+	err := r.client.List(ctx, list, client.InNamespace(id.Namespace),
+		client.MatchingFields{SecureValuesIndex: id.IndexKey()}, client.UnsafeDisableDeepCopy)
+	return len(list.Items), err
+}

@@ -1,0 +1,169 @@
+package securevalue
+
+import (
+	"context"
+	"errors"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
+)
+
+// maxSteps bounds the steps of one settle: look, create, look again where the name turns out to be taken, and the write.
+const maxSteps = 5
+
+// outcome is what settle did at a place, and what is there now.
+type outcome struct {
+	did   action               // the last step
+	value *grafana.SecureValue // as Grafana showed it last; nil if it was not asked, or shows nothing
+}
+
+// settle takes the steps that decide names, until the place holds what is desired.
+func settle(ctx context.Context, session *connection.Session, want *desired, seen observed) (outcome, error) {
+	for range maxSteps {
+		step, err := decide(want, seen)
+		if err != nil {
+			return outcome{}, err
+		}
+		switch step {
+		case keep, drop:
+			return outcome{did: step, value: seen.found}, nil
+		case look:
+			seen, err = seen.look(ctx, session)
+		case create:
+			var made *grafana.SecureValue
+			made, err = session.Create(ctx, want.secureValue(nil))
+			if errors.Is(err, grafana.ErrAlreadyExists) {
+				seen, err = seen.look(ctx, session)
+				break
+			}
+			if err == nil {
+				made, err = withVersion(ctx, session, made)
+				return outcome{did: step, value: made}, err
+			}
+		case update:
+			var updated *grafana.SecureValue
+			updated, err = session.Update(ctx, want.secureValue(seen.found))
+			if err == nil {
+				updated, err = withVersion(ctx, session, updated)
+				return outcome{did: step, value: updated}, err
+			}
+		case remove:
+			return outcome{did: step}, deleteForSure(ctx, session)
+		}
+		if err != nil {
+			return outcome{}, err
+		}
+	}
+	return outcome{}, hidden(want)
+}
+
+// look asks Grafana what is at the place.
+func (seen observed) look(ctx context.Context, session *connection.Session) (observed, error) {
+	found, err := session.Get(ctx)
+	if errors.Is(err, grafana.ErrNotFound) {
+		found, err = nil, nil
+	}
+	seen.looked, seen.found = err == nil, found
+	return seen, err
+}
+
+// secureValue returns the body of a write: over what was found, whose labels and annotations that are not ours are kept, and
+// whose resourceVersion goes with it.
+func (d *desired) secureValue(found *grafana.SecureValue) *grafana.SecureValue {
+	sv := &grafana.SecureValue{}
+	if found != nil {
+		*sv = *found
+	}
+	sv.Name, sv.Description, sv.Decrypters, sv.Value = d.place.name, d.description, d.decrypters, d.value
+	d.marks.put(sv)
+	return sv
+}
+
+// withVersion asks once for the version that an answer to a write did not tell. The write is known to be accepted: where
+// that question fails, the answer stands as it is.
+func withVersion(ctx context.Context, session *connection.Session, answer *grafana.SecureValue) (*grafana.SecureValue, error) {
+	if answer.Version != 0 {
+		return answer, nil
+	}
+	if found, err := session.Get(ctx); err == nil {
+		return found, nil
+	}
+	return answer, nil
+}
+
+// deleteForSure deletes, and believes only a 404 that it is gone.
+func deleteForSure(ctx context.Context, session *connection.Session) error {
+	err := session.Delete(ctx)
+	if err == nil {
+		_, err = session.Get(ctx)
+		if err == nil {
+			return errStillThere
+		}
+	}
+	if errors.Is(err, grafana.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// prepare makes sure, before the first write to a place, that the object carries our finalizer and names the place as its
+// intent. It is one patch, refused by the API server if the object has changed meanwhile.
+func (r *Reconciler) prepare(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, p place) error {
+	intent, _ := intentOf(sv)
+	if intent == p && controllerutil.ContainsFinalizer(sv, v1alpha1.Finalizer) {
+		return nil
+	}
+	changed := sv.DeepCopy()
+	controllerutil.AddFinalizer(changed, v1alpha1.Finalizer)
+	metav1.SetMetaDataAnnotation(&changed.ObjectMeta, v1alpha1.AnnotationIntent, p.String())
+	patch := client.MergeFromWithOptions(sv.DeepCopy(), client.MergeFromWithOptimisticLock{})
+	return r.patch(ctx, sv, changed, patch)
+}
+
+// letGo takes the finalizer off an object that holds no place any more, by a patch that fails if the list of finalizers is
+// not the one that was read.
+func (r *Reconciler) letGo(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) error {
+	patch, found, err := removeFinalizer(sv.Finalizers, v1alpha1.Finalizer)
+	if err != nil || !found {
+		return err
+	}
+	return client.IgnoreNotFound(r.patch(ctx, sv, sv, client.RawPatch(types.JSONPatchType, patch)))
+}
+
+// patchStatus makes the status of sv the changed one.
+func (r *Reconciler) patchStatus(ctx context.Context, sv, changed *v1alpha1.GrafanaSecureValue) error {
+	return r.send(sv, changed, client.MergeFrom(sv.DeepCopy()), func(answer client.Object, patch client.Patch) error {
+		return r.client.Status().Patch(ctx, answer, patch)
+	})
+}
+
+// patch sends the patch that makes sv the changed one.
+func (r *Reconciler) patch(ctx context.Context, sv, changed *v1alpha1.GrafanaSecureValue, patch client.Patch) error {
+	return r.send(sv, changed, patch, func(answer client.Object, patch client.Patch) error {
+		return r.client.Patch(ctx, answer, patch)
+	})
+}
+
+// send sends a patch, and puts the answer into sv and into the memory.
+func (r *Reconciler) send(
+	sv, changed *v1alpha1.GrafanaSecureValue, patch client.Patch, do func(answer client.Object, patch client.Patch) error,
+) error {
+	data, err := patch.Data(changed)
+	if err != nil {
+		return err
+	}
+	// The answer is decoded into an empty object: what it does not hold would otherwise stay as it was.
+	answer := &v1alpha1.GrafanaSecureValue{ObjectMeta: metav1.ObjectMeta{Namespace: sv.Namespace, Name: sv.Name}}
+	if err := do(answer, client.RawPatch(patch.Type(), data)); err != nil {
+		return err
+	}
+	answer.DeepCopyInto(sv)
+	r.memory.remember(answer)
+	return nil
+}

@@ -1,0 +1,246 @@
+package securevalue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
+)
+
+// Bounds of Grafana's API: Secrets Management API, "Create a secure value", request body.
+const (
+	maxDescriptionRunes = 25
+	maxDecrypters       = 64
+)
+
+// desired is what one place shall hold: a value, or none.
+type desired struct {
+	place place
+	id    connection.ID
+	marks marks
+
+	absent bool // nothing of ours shall be there
+	retain bool // and what is there shall be left alone
+
+	description string
+	decrypters  []string
+
+	// Read from the Secret when it is needed, and not kept.
+	value       grafana.Value
+	source      v1alpha1.SourceStatus
+	fingerprint string
+}
+
+// desire returns what the place that spec names shall hold, without its value. The connection must be there, and the
+// object's namespace allowed to use it.
+func (r *Reconciler) desire(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) (*desired, error) {
+	conn, err := r.connectionOf(ctx, sv)
+	if err != nil {
+		return nil, err
+	}
+	want := &desired{
+		place: place{
+			connection: sv.Spec.ConnectionRef,
+			namespace:  conn.GetSpec().Namespace,
+			name:       sv.SecureValueName(),
+		},
+		id:          connection.IDOf(sv.Spec.ConnectionRef, sv.Namespace),
+		description: sv.DescriptionOrDefault(),
+		decrypters:  sv.Spec.Decrypters,
+	}
+	want.marks = marksOf(r.clusterID, client.ObjectKeyFromObject(sv), want.id)
+	return want, want.validate()
+}
+
+// leave returns that nothing of sv shall be at a place that it holds.
+func (r *Reconciler) leave(sv *v1alpha1.GrafanaSecureValue, p place) *desired {
+	id := connection.IDOf(p.connection, sv.Namespace)
+	return &desired{
+		place: p, id: id, marks: marksOf(r.clusterID, client.ObjectKeyFromObject(sv), id),
+		absent: true, retain: sv.Spec.DeletionPolicy == v1alpha1.DeletionPolicyRetain,
+	}
+}
+
+// validate repeats what the schema asks for, for objects that it did not see.
+func (d *desired) validate() error {
+	if kind := d.place.connection.Kind; kind != v1alpha1.KindGrafanaConnection && kind != v1alpha1.KindClusterGrafanaConnection {
+		return invalidSpec("spec.connectionRef.kind is %q. Use GrafanaConnection or ClusterGrafanaConnection.", kind)
+	}
+	if problems := validation.IsDNS1123Subdomain(d.place.name); problems != nil {
+		return invalidSpec("The name %q is not one that Grafana takes: %s.", d.place.name, strings.Join(problems, "; "))
+	}
+	if n := utf8.RuneCountInString(d.description); n < 1 || n > maxDescriptionRunes {
+		return invalidSpec("spec.description is %d characters long. Use 1 to %d characters.", n, maxDescriptionRunes)
+	}
+	if n := len(d.decrypters); n > maxDecrypters {
+		return invalidSpec("spec.decrypters names %d services. Name at most %d.", n, maxDecrypters)
+	}
+	for i, decrypter := range d.decrypters {
+		if problems := validation.IsValidLabelValue(decrypter); decrypter == "" || problems != nil {
+			return invalidSpec("spec.decrypters[%d] is not the name of a service: use at most 63 letters, digits, '-', '_' and '.'.", i)
+		}
+		if slices.Contains(d.decrypters[:i], decrypter) {
+			return invalidSpec("spec.decrypters names %q twice. Name it once.", decrypter)
+		}
+	}
+	return nil
+}
+
+// connectionOf returns the connection that spec names.
+func (r *Reconciler) connectionOf(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) (v1alpha1.Connection, error) {
+	ref := sv.Spec.ConnectionRef
+	conn, err := r.getConnection(ctx, ref, sv.Namespace)
+	if apierrors.IsNotFound(err) {
+		return nil, r.connectionNotFound(ctx, sv)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if shared, ok := conn.(*v1alpha1.ClusterGrafanaConnection); ok {
+		return conn, r.checkAllowed(ctx, shared, sv.Namespace)
+	}
+	return conn, nil
+}
+
+func (r *Reconciler) getConnection(ctx context.Context, ref v1alpha1.ConnectionReference, namespace string) (v1alpha1.Connection, error) {
+	var conn v1alpha1.Connection
+	key := client.ObjectKey{Namespace: namespace, Name: ref.Name}
+	if ref.Kind == v1alpha1.KindClusterGrafanaConnection {
+		conn, key.Namespace = &v1alpha1.ClusterGrafanaConnection{}, ""
+	} else {
+		conn = &v1alpha1.GrafanaConnection{}
+	}
+	return conn, r.client.Get(ctx, key, conn)
+}
+
+// connectionNotFound says so, and names the other kind if that has a connection of this name.
+func (r *Reconciler) connectionNotFound(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) error {
+	ref := sv.Spec.ConnectionRef
+	message := fmt.Sprintf("%s %q does not exist.", ref.Kind, ref.Name)
+	if ref.Kind == v1alpha1.KindGrafanaConnection {
+		message = fmt.Sprintf("%s %q does not exist in namespace %q.", ref.Kind, ref.Name, sv.Namespace)
+	}
+	other := ref
+	other.Kind = v1alpha1.KindGrafanaConnection
+	if ref.Kind == other.Kind {
+		other.Kind = v1alpha1.KindClusterGrafanaConnection
+	}
+	if _, err := r.getConnection(ctx, other, sv.Namespace); err == nil {
+		message += fmt.Sprintf(" A %s of that name does: set spec.connectionRef.kind to use it.", other.Kind)
+	} else {
+		message += " Create it, or name another one in spec.connectionRef."
+	}
+	return waiting(v1alpha1.ReasonConnectionNotFound, "%s", message)
+}
+
+// checkAllowed asks the shared connection whether it serves the namespace.
+func (r *Reconciler) checkAllowed(ctx context.Context, conn *v1alpha1.ClusterGrafanaConnection, namespace string) error {
+	meta := &metav1.PartialObjectMetadata{}
+	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+	if err := r.client.Get(ctx, client.ObjectKey{Name: namespace}, meta); client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	if !allows(conn.Spec.AllowedNamespaces, meta.Labels) {
+		return notAllowed("ClusterGrafanaConnection %q does not allow namespace %q. Ask its owner to allow it in "+
+			"spec.allowedNamespaces, or use another connection.", conn.Name, namespace)
+	}
+	return nil
+}
+
+// allows reports whether a namespace with these labels is allowed. Whatever is not understood allows nobody.
+func allows(allowed v1alpha1.AllowedNamespaces, namespaceLabels map[string]string) bool {
+	switch allowed.From {
+	case v1alpha1.NamespacesFromAll:
+		return true
+	case v1alpha1.NamespacesFromSelector:
+		if allowed.Selector == nil {
+			return false
+		}
+		selector, err := metav1.LabelSelectorAsSelector(allowed.Selector)
+		return err == nil && selector.Matches(labels.Set(namespaceLabels))
+	default:
+		return false
+	}
+}
+
+// readSource reads the value from the Secret, live, and makes its fingerprint. What Grafana would not take byte for byte is
+// refused here.
+func (r *Reconciler) readSource(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, want *desired) error {
+	ref := sv.Spec.ValueFrom.SecretKeyRef
+	secret := &corev1.Secret{}
+	err := r.live.Get(ctx, client.ObjectKey{Namespace: sv.Namespace, Name: ref.Name}, secret)
+	if apierrors.IsNotFound(err) {
+		return waiting(v1alpha1.ReasonSecretNotFound, "Secret %q does not exist in namespace %q. Create it, or fix "+
+			"spec.valueFrom.secretKeyRef.name.", ref.Name, sv.Namespace)
+	}
+	if err != nil {
+		return err
+	}
+	content, found := secret.Data[ref.Key]
+	if !found {
+		return waiting(v1alpha1.ReasonSecretKeyNotFound, "Secret %q has no key %q. Add it, or fix "+
+			"spec.valueFrom.secretKeyRef.key.", ref.Name, ref.Key)
+	}
+	want.value = grafana.NewValue(content)
+	switch err := want.value.Validate(); {
+	case errors.Is(err, grafana.ErrValueEmpty):
+		return waiting(v1alpha1.ReasonValueEmpty, "Key %q of Secret %q is empty. Put a value of 1 to %d bytes there.",
+			ref.Key, ref.Name, grafana.MaxValueBytes)
+	case errors.Is(err, grafana.ErrValueTooLarge):
+		return refused(v1alpha1.ReasonValueTooLarge, "Key %q of Secret %q holds %d bytes. Grafana takes at most %d.",
+			ref.Key, ref.Name, len(content), grafana.MaxValueBytes)
+	case errors.Is(err, grafana.ErrValueNotUTF8):
+		return refused(v1alpha1.ReasonValueNotUTF8, "Key %q of Secret %q is not UTF-8 text, and Grafana takes nothing else. "+
+			"Encode it, for example as base64, and put the encoded text there.", ref.Key, ref.Name)
+	case err != nil:
+		return err
+	}
+	key, err := r.keeper.Key(ctx)
+	if err != nil {
+		return err
+	}
+	want.source = v1alpha1.SourceStatus{
+		Name: ref.Name, Key: ref.Key, UID: secret.UID, ResourceVersion: secret.ResourceVersion,
+	}
+	want.fingerprint = fingerprintOf(key, sv, want.place, content)
+	return nil
+}
+
+func fingerprintOf(key fingerprint.Key, sv *v1alpha1.GrafanaSecureValue, p place, content []byte) string {
+	return key.Of(content, string(sv.UID), string(p.connection.Kind), p.connection.Name, p.namespace, p.name)
+}
+
+// notes returns what a reader of Ready=True must know all the same.
+func (d *desired) notes() []string {
+	var notes []string
+	if content := d.value.Bytes(); len(content) > 0 && content[len(content)-1] == '\n' {
+		notes = append(notes, "the value ends with a newline")
+	}
+	if len(d.decrypters) == 0 {
+		notes = append(notes, "no decrypters: nobody can read it")
+	}
+	for _, decrypter := range d.decrypters {
+		if !slices.Contains(knownDecrypters, decrypter) {
+			notes = append(notes, fmt.Sprintf("decrypter %s is not one that is known", decrypter))
+		}
+	}
+	return notes
+}
+
+// knownDecrypters are the services that Grafana documents: Secrets Management API, "Decrypters". Grafana adds to them, and
+// takes any other name without a word.
+var knownDecrypters = []string{"k6-cloud", "provisioning.grafana.app", "synthetic-monitoring"}

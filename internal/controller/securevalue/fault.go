@@ -1,0 +1,139 @@
+package securevalue
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
+)
+
+// waiting is a fault that the change of something watched ends.
+func waiting(reason, format string, args ...any) error {
+	return status.NewFault(status.Watch, reason, format, args...)
+}
+
+// refused is a fault that a person must end by an edit of the object or its Secret.
+func refused(reason, format string, args ...any) error {
+	return status.NewFault(status.Here, reason, format, args...)
+}
+
+func invalidSpec(format string, args ...any) error {
+	return refused(v1alpha1.ReasonInvalidSpec, format, args...)
+}
+
+func notAllowed(format string, args ...any) error {
+	return status.NewFault(status.Elsewhere, v1alpha1.ReasonConnectionNotAllowed, format, args...)
+}
+
+// notOurs says that the name is taken: by a value that carries the mark of another object, or by one that carries none.
+func notOurs(want *desired, found *grafana.SecureValue) error {
+	if found.Labels[labelOwner] != "" && !managedElsewhere(found) {
+		return status.NewFault(status.Elsewhere, v1alpha1.ReasonNameConflict, "Secure value %q in Grafana namespace %q belongs to another "+
+			"GrafanaSecureValue. It was left alone. Choose another spec.name, or delete the other object.",
+			want.place.name, want.place.namespace)
+	}
+	return status.NewFault(status.Elsewhere, v1alpha1.ReasonAlreadyExists, "Secure value %q in Grafana namespace %q exists already and was "+
+		"not made by this operator. It was left alone. Choose another spec.name, or delete it in Grafana.",
+		want.place.name, want.place.namespace)
+}
+
+// hidden says that Grafana refuses the name as taken, and shows nothing under it.
+func hidden(want *desired) error {
+	return status.NewFault(status.Elsewhere, v1alpha1.ReasonAlreadyExists, "Grafana says that secure value %q in namespace %q exists, and "+
+		"does not show it to the token of this connection. Choose another spec.name, or grant the token "+
+		"secret.securevalues:read on secret.securevalues:*.", want.place.name, want.place.namespace)
+}
+
+// errStillThere says that Grafana shows a value that it said to have deleted.
+var errStillThere = status.NewFault(status.Time, v1alpha1.ReasonGrafanaUnavailable,
+	"Grafana shows the secure value that it said to have deleted. It is looked at again by itself.")
+
+// classify is the table of what can be wrong with an object. It reports false for an error that says nothing of the object:
+// one of the Kubernetes API, or that it has to wait its turn.
+func classify(err error) (status.Verdict, bool) {
+	if b, ok := errors.AsType[*blocked](err); ok {
+		cause, known := classify(b.cause)
+		return b.verdict(cause), known
+	}
+	if f, ok := errors.AsType[*status.Fault](err); ok {
+		return f.Verdict, true
+	}
+	if t, ok := errors.AsType[*connection.Trouble](err); ok {
+		return troubleVerdict(t), true
+	}
+	e, ok := errors.AsType[*grafana.Error](err)
+	if !ok {
+		return status.Verdict{}, false
+	}
+	code := ""
+	if e.StatusCode != 0 {
+		code = fmt.Sprintf(" (HTTP %d)", e.StatusCode)
+	}
+	verdict := func(class status.Class, reason, message string) (status.Verdict, bool) {
+		return status.Verdict{Class: class, Reason: reason, Message: message}, true
+	}
+	switch {
+	case errors.Is(err, grafana.ErrUnauthorized):
+		return verdict(status.Watch, v1alpha1.ReasonConnectionNotReady,
+			"Grafana refused the token of the connection"+code+". The connection's own status says what to do.")
+	case errors.Is(err, grafana.ErrForbidden):
+		return verdict(status.Elsewhere, v1alpha1.ReasonForbidden,
+			fmt.Sprintf("The token of the connection lacks the action %s on this secure value%s. Grant it to its service account "+
+				"in Grafana.", e.Action(), code))
+	case errors.Is(err, grafana.ErrInvalid):
+		message := "Grafana refused the secure value as invalid" + code
+		if len(e.Fields) > 0 {
+			message += ": " + strings.Join(e.Fields, ", ")
+		}
+		return verdict(status.Here, v1alpha1.ReasonRejectedByGrafana, message+". Edit spec or the Secret.")
+	default:
+		return verdict(status.Time, v1alpha1.ReasonGrafanaUnavailable,
+			"The last call to Grafana failed"+code+". What Grafana holds may be old. It is tried again by itself.")
+	}
+}
+
+func troubleVerdict(t *connection.Trouble) status.Verdict {
+	if t.Verdict.Class == status.Time {
+		return status.Verdict{
+			Class: status.Time, Reason: v1alpha1.ReasonGrafanaUnavailable,
+			Message: "The connection cannot reach Grafana (" + t.Verdict.Reason + "). What Grafana holds may be old. " +
+				"It is tried again by itself.",
+		}
+	}
+	return status.Verdict{
+		Class: status.Watch, Reason: v1alpha1.ReasonConnectionNotReady,
+		Message: "The connection is not ready (" + t.Verdict.Reason + "). Its own status says what to do; this object follows by itself.",
+	}
+}
+
+// blocked says that an object could not give up a place that it holds, and why.
+type blocked struct {
+	object types.NamespacedName
+	place  place
+	since  string // empty where the object itself is not being deleted
+	cause  error
+}
+
+func (b *blocked) Error() string { return "give up " + b.place.String() + ": " + b.cause.Error() }
+func (b *blocked) Unwrap() error { return b.cause }
+
+// verdict tells what blocks, since when, and how to end it without Grafana. It wakes as its cause does.
+func (b *blocked) verdict(cause status.Verdict) status.Verdict {
+	v := status.Verdict{Class: status.Watch, Reason: v1alpha1.ReasonDeletionBlocked}
+	if cause.Class == status.Time {
+		v.Class = status.Time
+	}
+	what := fmt.Sprintf("Secure value %q, which this object has left, could not be deleted from Grafana", b.place.name)
+	if b.since != "" {
+		what = fmt.Sprintf("Since %s secure value %q could not be deleted from Grafana", b.since, b.place.name)
+	}
+	v.Message = fmt.Sprintf("%s (%s). %s To leave it there: kubectl patch gsv %s -n %s --type=merge "+
+		`-p '{"spec":{"deletionPolicy":"Retain"}}'`, what, cause.Reason, cause.Message, b.object.Name, b.object.Namespace)
+	return v
+}

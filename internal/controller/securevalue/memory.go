@@ -1,0 +1,55 @@
+package securevalue
+
+import (
+	"sync"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+)
+
+// memory keeps what the API server answered to our own writes until the cache shows it: a cache that lags must not make us
+// write the same value twice. Its zero value is ready for use.
+type memory struct {
+	mu      sync.Mutex
+	objects map[types.NamespacedName]*v1alpha1.GrafanaSecureValue
+}
+
+// remember keeps the answer to a write.
+func (m *memory) remember(sv *v1alpha1.GrafanaSecureValue) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.objects == nil {
+		m.objects = map[types.NamespacedName]*v1alpha1.GrafanaSecureValue{}
+	}
+	m.objects[keyOf(sv)] = sv.DeepCopy()
+}
+
+// newest returns the newer of what the cache shows and what is remembered. The memory ends once the cache is as new.
+func (m *memory) newest(cached *v1alpha1.GrafanaSecureValue) *v1alpha1.GrafanaSecureValue {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+
+	known := m.objects[keyOf(cached)]
+	if known == nil {
+		return cached
+	}
+	order, err := resourceversion.CompareResourceVersion(known.ResourceVersion, cached.ResourceVersion)
+	if err != nil || order <= 0 {
+		delete(m.objects, keyOf(cached))
+		return cached
+	}
+	return known.DeepCopy()
+}
+
+// forget ends the memory of an object that is gone.
+func (m *memory) forget(key types.NamespacedName) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.objects, key)
+}
+
+func keyOf(sv *v1alpha1.GrafanaSecureValue) types.NamespacedName {
+	return types.NamespacedName{Namespace: sv.Namespace, Name: sv.Name}
+}

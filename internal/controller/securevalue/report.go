@@ -1,0 +1,108 @@
+package securevalue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
+)
+
+// staleDelay is how long to wait for the cache after the API server refused a patch of an older version. The cache's event
+// usually comes first.
+const staleDelay = time.Second
+
+// report writes what a look came to into the status, if that changes it, and only then tells of it in events and the log.
+// It is the only writer of status.
+func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, done *progress, err error) (ctrl.Result, error) {
+	next := sv.DeepCopy()
+	next.Status.Targets = done.targets
+	verdict, known := verdictOf(sv, done, err)
+	if known {
+		verdict.Apply(&next.Status.Conditions, sv.Generation)
+		next.Status.ObservedGeneration = sv.Generation
+	}
+	letGo := !sv.DeletionTimestamp.IsZero() && err == nil
+	if !letGo && !equality.Semantic.DeepEqual(sv.Status, next.Status) {
+		old := sv.DeepCopy()
+		if patchErr := r.patchStatus(ctx, sv, next); client.IgnoreNotFound(patchErr) != nil {
+			return ctrl.Result{}, patchErr
+		}
+		if known && status.Reason(old.Status.Conditions) != verdict.Reason && verdict.Class != status.None {
+			r.recorder.Eventf(sv, nil, corev1.EventTypeWarning, verdict.Reason, "Sync", "%s", verdict.Message)
+		}
+	}
+	r.announce(ctx, sv, done)
+	return resultOf(err, known)
+}
+
+// verdictOf returns what to say of the object. It reports false where nothing new is known.
+func verdictOf(sv *v1alpha1.GrafanaSecureValue, done *progress, err error) (status.Verdict, bool) {
+	if err != nil {
+		return classify(err)
+	}
+	message := done.ready
+	if message == "" {
+		if ready := meta.FindStatusCondition(sv.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
+			message = ready.Message
+		}
+	}
+	return status.Verdict{Class: status.None, Reason: v1alpha1.ReasonSynced, Message: message}, true
+}
+
+// errNoted says that the status must be written before anything else is done, and the object looked at again at once.
+var errNoted = errors.New("a place was noted in status")
+
+// resultOf says when to look again. What a watch or the connection's gate brings back is not asked for a second time.
+func resultOf(err error, known bool) (ctrl.Result, error) {
+	switch {
+	case known, errors.Is(err, connection.ErrParked):
+		return ctrl.Result{}, nil
+	case errors.Is(err, errNoted):
+		return ctrl.Result{RequeueAfter: time.Nanosecond}, nil
+	case apierrors.IsConflict(err):
+		return ctrl.Result{RequeueAfter: staleDelay}, nil
+	default:
+		return ctrl.Result{}, err
+	}
+}
+
+// announce tells of each write to Grafana, once.
+func (r *Reconciler) announce(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, done *progress) {
+	for _, d := range done.did {
+		note := fmt.Sprintf("Secure value %s in Grafana namespace %s", d.place.name, d.place.namespace)
+		if d.version != 0 {
+			note += fmt.Sprintf(", version %d", d.version)
+		}
+		r.recorder.Eventf(sv, nil, corev1.EventTypeNormal, string(d.what), "Sync", "%s", note)
+		ctrl.LoggerFrom(ctx).Info(string(d.what)+" secure value", "connection", d.place.connection.Name,
+			"grafanaNamespace", d.place.namespace, "secureValue", d.place.name, "version", d.version)
+	}
+	wrote := slices.ContainsFunc(done.did, func(d deed) bool { return d.what != deleted && d.what != retained })
+	for _, note := range done.notes {
+		if wrote {
+			r.recorder.Eventf(sv, nil, corev1.EventTypeWarning, v1alpha1.ReasonSynced, "Sync", "Synced, but %s", note)
+		}
+	}
+}
+
+// readyMessage is the message of Ready=True.
+func readyMessage(t v1alpha1.TargetStatus, notes []string) string {
+	message := fmt.Sprintf("Key %q of Secret %q is in Grafana as secure value %q.", t.Source.Key, t.Source.Name, t.Name)
+	if len(notes) > 0 {
+		message += " But " + strings.Join(notes, "; ") + "."
+	}
+	return message
+}

@@ -1,0 +1,168 @@
+package securevalue
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
+)
+
+// +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanasecurevalues,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanasecurevalues/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// secretIndex is the field index of objects by the name of the Secret that they read.
+const secretIndex = "secret"
+
+// elsewhere are the reasons that somebody may end outside of Kubernetes: they are looked at again with each LIST.
+var elsewhere = []string{
+	v1alpha1.ReasonNameConflict, v1alpha1.ReasonAlreadyExists, v1alpha1.ReasonForbidden,
+	v1alpha1.ReasonConnectionNotAllowed, v1alpha1.ReasonDeletionBlocked,
+}
+
+// Options is what the controller needs to know.
+type Options struct {
+	// ClusterID is the label value that marks what this cluster keeps in Grafana.
+	ClusterID string
+	// MaxConcurrentReconciles bounds the objects that are worked on at a time.
+	MaxConcurrentReconciles int
+}
+
+// Controller is the controller of GrafanaSecureValues. It is made before the connections are, which hand objects back to it.
+type Controller struct {
+	client client.Client
+	waker  connection.Waker
+}
+
+// New returns a controller that Setup adds to the manager.
+func New(mgr ctrl.Manager) *Controller { return &Controller{client: mgr.GetClient()} }
+
+// Wake hands an object back that waited for its connection.
+func (c *Controller) Wake(key client.ObjectKey) { c.waker.Wake(key) }
+
+// Listed hands back the objects of a connection that wait for somebody outside of Kubernetes.
+func (c *Controller) Listed(ctx context.Context, id connection.ID) {
+	objects, err := c.using(ctx, id)
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Objects of a connection not found in the cache")
+	}
+	for i := range objects {
+		if slices.Contains(elsewhere, status.Reason(objects[i].Status.Conditions)) {
+			c.waker.Wake(client.ObjectKeyFromObject(&objects[i]))
+		}
+	}
+}
+
+// Setup adds the controller to the manager.
+func (c *Controller) Setup(
+	ctx context.Context, mgr ctrl.Manager, connections *connection.Registry, keeper *fingerprint.Keeper, opts Options,
+) error {
+	r := &Reconciler{
+		client:      mgr.GetClient(),
+		live:        mgr.GetAPIReader(),
+		connections: connections,
+		keeper:      keeper,
+		recorder:    mgr.GetEventRecorder("grafana-secure-value-operator"),
+		clusterID:   opts.ClusterID,
+		now:         time.Now,
+	}
+	indexer := mgr.GetFieldIndexer()
+	if err := indexer.IndexField(ctx, &v1alpha1.GrafanaSecureValue{}, secretIndex, bySecret); err != nil {
+		return err
+	}
+	if err := indexer.IndexField(ctx, &v1alpha1.GrafanaSecureValue{}, connection.SecureValuesIndex, byConnection); err != nil {
+		return err
+	}
+	// Our own status writes wake us as well, for a look that asks nobody: it is how the memory of them ends.
+	return ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.GrafanaSecureValue{}).
+		// A rotation. Metadata only: no content of a Secret is cached.
+		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(c.readingSecret)).
+		// A connection that was missing, or says something else now.
+		Watches(&v1alpha1.GrafanaConnection{}, handler.EnqueueRequestsFromMapFunc(c.onConnection),
+			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.ClusterGrafanaConnection{}, handler.EnqueueRequestsFromMapFunc(c.onConnection),
+			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		// The labels of a namespace say which shared connections it may use.
+		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(c.inNamespace),
+			builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		// Objects that a connection's gate hands back.
+		WatchesRawSource(&c.waker).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: opts.MaxConcurrentReconciles,
+			// Only errors of the Kubernetes API come here: a failing Grafana is the gate's business.
+			RateLimiter:  workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Second, 5*time.Minute),
+			EnableWarmup: new(true),
+		}).
+		Complete(r)
+}
+
+func bySecret(o client.Object) []string {
+	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
+	return []string{sv.Spec.ValueFrom.SecretKeyRef.Name}
+}
+
+// byConnection returns the connections that an object names or holds places on.
+func byConnection(o client.Object) []string {
+	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
+	keys := []string{connection.IDOf(sv.Spec.ConnectionRef, sv.Namespace).IndexKey()}
+	for _, p := range heldPlaces(sv) {
+		if key := connection.IDOf(p.connection, sv.Namespace).IndexKey(); !slices.Contains(keys, key) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+func (c *Controller) readingSecret(ctx context.Context, secret client.Object) []reconcile.Request {
+	return c.requests(ctx, client.InNamespace(secret.GetNamespace()), client.MatchingFields{secretIndex: secret.GetName()})
+}
+
+func (c *Controller) onConnection(ctx context.Context, o client.Object) []reconcile.Request {
+	conn, _ := o.(v1alpha1.Connection) // the watches are of these kinds
+	id := connection.ID{Kind: conn.ConnectionKind(), Namespace: conn.GetNamespace(), Name: conn.GetName()}
+	return c.requests(ctx, client.InNamespace(id.Namespace), client.MatchingFields{connection.SecureValuesIndex: id.IndexKey()})
+}
+
+func (c *Controller) inNamespace(ctx context.Context, namespace client.Object) []reconcile.Request {
+	return c.requests(ctx, client.InNamespace(namespace.GetName()))
+}
+
+func (c *Controller) requests(ctx context.Context, opts ...client.ListOption) []reconcile.Request {
+	objects, err := c.list(ctx, opts...)
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Objects not found in the cache")
+	}
+	requests := make([]reconcile.Request, 0, len(objects))
+	for i := range objects {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&objects[i])})
+	}
+	return requests
+}
+
+// using returns the objects that name a connection or hold places on it. They are the cache's own and must not be changed.
+func (c *Controller) using(ctx context.Context, id connection.ID) ([]v1alpha1.GrafanaSecureValue, error) {
+	return c.list(ctx, client.InNamespace(id.Namespace), client.MatchingFields{connection.SecureValuesIndex: id.IndexKey()})
+}
+
+func (c *Controller) list(ctx context.Context, opts ...client.ListOption) ([]v1alpha1.GrafanaSecureValue, error) {
+	list := &v1alpha1.GrafanaSecureValueList{}
+	err := c.client.List(ctx, list, append(opts, client.UnsafeDisableDeepCopy)...)
+	return list.Items, err
+}

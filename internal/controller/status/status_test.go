@@ -1,0 +1,87 @@
+package status
+
+import (
+	"testing"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+)
+
+func TestApply(t *testing.T) {
+	for name, row := range map[string]struct {
+		class                        Class
+		ready                        metav1.ConditionStatus
+		wantReconciling, wantStalled bool
+	}{
+		"none":      {class: None, ready: metav1.ConditionTrue},
+		"time":      {class: Time, ready: metav1.ConditionFalse, wantReconciling: true},
+		"watch":     {class: Watch, ready: metav1.ConditionFalse, wantReconciling: true},
+		"here":      {class: Here, ready: metav1.ConditionFalse, wantStalled: true},
+		"elsewhere": {class: Elsewhere, ready: metav1.ConditionFalse, wantStalled: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// Whatever was true before must not stay.
+			for _, before := range []Class{None, Time, Watch, Here, Elsewhere} {
+				var conditions []metav1.Condition
+				Verdict{Class: before, Reason: "Before", Message: "before"}.Apply(&conditions, 1)
+				Verdict{Class: row.class, Reason: "Why", Message: "why"}.Apply(&conditions, 2)
+
+				ready := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady)
+				if ready == nil || ready.Status != row.ready || ready.Reason != "Why" || ready.Message != "why" || ready.ObservedGeneration != 2 {
+					t.Errorf("Ready = %+v", ready)
+				}
+				if got := meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionReconciling); got != row.wantReconciling {
+					t.Errorf("Reconciling = %t", got)
+				}
+				if got := meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionStalled); got != row.wantStalled {
+					t.Errorf("Stalled = %t", got)
+				}
+				if Reason(conditions) != "Why" {
+					t.Errorf("Reason = %q", Reason(conditions))
+				}
+			}
+		})
+	}
+}
+
+func TestApplyKeepsTheMessageOfTheFirstAttempt(t *testing.T) {
+	for name, row := range map[string]struct {
+		class      Class
+		reason     string
+		generation int64
+		want       string
+	}{
+		"same reason, time heals":      {Time, "Down", 1, "HTTP 503"},
+		"another reason":               {Time, "Slow", 1, "HTTP 502"},
+		"another generation":           {Time, "Down", 2, "HTTP 502"},
+		"a person heals: news is news": {Here, "Down", 1, "HTTP 502"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var conditions []metav1.Condition
+			Verdict{Class: Time, Reason: "Down", Message: "HTTP 503"}.Apply(&conditions, 1)
+			Verdict{Class: row.class, Reason: row.reason, Message: "HTTP 502"}.Apply(&conditions, row.generation)
+			if got := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady).Message; got != row.want {
+				t.Errorf("message = %q, want %q", got, row.want)
+			}
+		})
+	}
+}
+
+func TestApplyTwiceChangesNothing(t *testing.T) {
+	for _, class := range []Class{None, Time, Watch, Here, Elsewhere} {
+		var conditions []metav1.Condition
+		v := Verdict{Class: class, Reason: "Why", Message: "why"}
+		v.Apply(&conditions, 1)
+		for i := range conditions {
+			conditions[i].LastTransitionTime = metav1.Unix(1, 0)
+		}
+		v.Apply(&conditions, 1)
+		for _, c := range conditions {
+			if !c.LastTransitionTime.Equal(new(metav1.Unix(1, 0))) {
+				t.Errorf("class %d: %s was written again", class, c.Type)
+			}
+		}
+	}
+}

@@ -1,0 +1,190 @@
+// Package operator puts the manager together: caches, controllers, metrics, probes and leader election.
+package operator
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/securevalue"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
+)
+
+const (
+	// leaderElectionID is the name of the Lease in the operator's namespace.
+	leaderElectionID = "grafana-secure-value-operator"
+
+	// shutdownTimeout is the time that running writes have to end; the pod's grace period must be longer.
+	shutdownTimeout = 25 * time.Second
+
+	// clusterIDNamespace is the namespace whose UID names a cluster that was given no other id.
+	clusterIDNamespace = "kube-system"
+)
+
+// Options is what a manager is started with. See the flags in cmd for their meaning.
+type Options struct {
+	MetricsBindAddress      string
+	MetricsSecure           bool
+	HealthProbeBindAddress  string
+	LeaderElect             bool
+	MaxConcurrentReconciles int
+	OperatorNamespace       string
+	ClusterID               string // empty: the UID of namespace kube-system
+	Version                 string
+
+	// SkipNameValidation lets one process start more than one manager, as tests do.
+	SkipNameValidation bool
+}
+
+// Run starts the manager and blocks until ctx ends. Its errors say what to do.
+func Run(ctx context.Context, restConfig *rest.Config, opts Options) error {
+	mgr, err := New(ctx, restConfig, opts)
+	if err != nil {
+		return err
+	}
+	return mgr.Start(ctx)
+}
+
+// New returns a manager that is ready to be started. It asks the API server whether everything needed is there.
+func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manager, error) {
+	if opts.OperatorNamespace == "" {
+		return nil, errors.New("the operator's namespace is not known: set --operator-namespace or $POD_NAMESPACE")
+	}
+	mgr, err := ctrl.NewManager(restConfig, managerOptions(opts))
+	if err != nil {
+		return nil, err
+	}
+	if err := checkInstalled(mgr.GetRESTMapper()); err != nil {
+		return nil, err
+	}
+	clusterID, err := resolveClusterID(ctx, mgr.GetAPIReader(), opts.ClusterID)
+	if err != nil {
+		return nil, err
+	}
+	keeper := fingerprint.NewKeeper(mgr.GetAPIReader(), mgr.GetClient(), opts.OperatorNamespace)
+	if err := mgr.Add(keeper); err != nil {
+		return nil, err
+	}
+
+	values := securevalue.New(mgr)
+	connections, err := connection.Setup(ctx, mgr, values.Wake, connection.Options{
+		OperatorNamespace:       opts.OperatorNamespace,
+		UserAgent:               "grafana-secure-value-operator/" + opts.Version,
+		Listed:                  values.Listed,
+		MaxConcurrentReconciles: opts.MaxConcurrentReconciles,
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = values.Setup(ctx, mgr, connections, keeper, securevalue.Options{
+		ClusterID:               clusterID,
+		MaxConcurrentReconciles: opts.MaxConcurrentReconciles,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("controller of GrafanaSecureValue: %w", err)
+	}
+	return mgr, errors.Join(mgr.AddHealthzCheck("healthz", healthz.Ping), mgr.AddReadyzCheck("readyz", healthz.Ping))
+}
+
+func managerOptions(opts Options) ctrl.Options {
+	metrics := metricsserver.Options{
+		BindAddress:   opts.MetricsBindAddress,
+		SecureServing: opts.MetricsSecure,
+		// HTTP/2 stays off: its rapid reset lets a peer exhaust the server (CVE-2023-44487).
+		TLSOpts: []func(*tls.Config){func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }},
+	}
+	if opts.MetricsSecure {
+		metrics.FilterProvider = filters.WithAuthenticationAndAuthorization
+	}
+	return ctrl.Options{
+		Scheme:                        Scheme(),
+		Metrics:                       metrics,
+		HealthProbeBindAddress:        opts.HealthProbeBindAddress,
+		LeaderElection:                opts.LeaderElect,
+		LeaderElectionID:              leaderElectionID,
+		LeaderElectionNamespace:       opts.OperatorNamespace,
+		LeaderElectionReleaseOnCancel: true,
+		GracefulShutdownTimeout:       new(shutdownTimeout),
+		Controller:                    config.Controller{SkipNameValidation: new(opts.SkipNameValidation)},
+		Cache: cache.Options{
+			// Without this, one stray read of a whole Secret would cache every Secret of the cluster.
+			ReaderFailOnMissingInformer: true,
+			DefaultTransform:            strip,
+		},
+	}
+}
+
+// Scheme returns the kinds that the manager reads and writes.
+func Scheme() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
+	utilruntime.Must(v1alpha1.AddToScheme(scheme))
+	return scheme
+}
+
+// strip takes out of an object what is never used, before it is cached. Nothing is ever written back whole.
+func strip(obj any) (any, error) {
+	o, err := meta.Accessor(obj)
+	if err != nil {
+		return obj, nil //nolint:nilerr // not an object, as a tombstone
+	}
+	o.SetManagedFields(nil)
+	if partial, ok := obj.(*metav1.PartialObjectMetadata); ok && partial.Kind == "Secret" {
+		partial.Labels, partial.Annotations, partial.OwnerReferences, partial.Finalizers = nil, nil, nil, nil
+		return partial, nil
+	}
+	delete(o.GetAnnotations(), corev1.LastAppliedConfigAnnotation)
+	return obj, nil
+}
+
+// checkInstalled asks the API server for the kinds of this project.
+func checkInstalled(mapper meta.RESTMapper) error {
+	for _, kind := range []string{"GrafanaSecureValue", "GrafanaConnection", "ClusterGrafanaConnection"} {
+		gk := v1alpha1.GroupVersion.WithKind(kind).GroupKind()
+		_, err := mapper.RESTMapping(gk, v1alpha1.GroupVersion.Version)
+		if meta.IsNoMatchError(err) {
+			return fmt.Errorf("the CustomResourceDefinition of %s is not installed: install the CRDs of this version first, "+
+				"for example with `make install` or `kubectl apply --server-side -k config/crd`", gk)
+		}
+		if err != nil {
+			return fmt.Errorf("ask the API server for %s: %w", gk, err)
+		}
+	}
+	return nil
+}
+
+// resolveClusterID returns the id that marks what this cluster keeps in Grafana.
+func resolveClusterID(ctx context.Context, reader client.Reader, id string) (string, error) {
+	if id != "" {
+		if problems := validation.IsValidLabelValue(id); problems != nil {
+			return "", fmt.Errorf("--cluster-id %q is not a label value: %s", id, problems[0])
+		}
+		return id, nil
+	}
+	namespace := &metav1.PartialObjectMetadata{}
+	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+	if err := reader.Get(ctx, client.ObjectKey{Name: clusterIDNamespace}, namespace); err != nil {
+		return "", fmt.Errorf("read the UID of namespace %s, which names this cluster unless --cluster-id does: %w", clusterIDNamespace, err)
+	}
+	return string(namespace.UID), nil
+}
