@@ -1,0 +1,182 @@
+package securevalue
+
+import (
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+)
+
+func TestPlaceInAnAnnotation(t *testing.T) {
+	if got, ok := parsePlace(testPlace.String()); !ok || got != testPlace {
+		t.Errorf("parsePlace(%q) = %v, %t", testPlace, got, ok)
+	}
+	for _, bad := range []string{
+		"", "x", "GrafanaConnection/prod/default", "GrafanaConnection/prod/default/", "GrafanaConnection//default/x",
+		"Secret/prod/default/x", "GrafanaConnection/prod/default/x/y",
+	} {
+		if p, ok := parsePlace(bad); ok {
+			t.Errorf("parsePlace(%q) = %v", bad, p)
+		}
+	}
+}
+
+func TestHeldPlaces(t *testing.T) {
+	other := place{connection: testRef, namespace: "default", name: "other"}
+	sv := &v1alpha1.GrafanaSecureValue{}
+	if held := heldPlaces(sv); len(held) != 0 {
+		t.Errorf("a new object holds %v", held)
+	}
+	sv.Annotations = map[string]string{v1alpha1.AnnotationIntent: testPlace.String()}
+	if held := heldPlaces(sv); len(held) != 1 || held[0] != testPlace {
+		t.Errorf("an intent alone holds %v", held)
+	}
+	sv.Status.Targets = []v1alpha1.TargetStatus{*recorded()}
+	if held := heldPlaces(sv); len(held) != 1 {
+		t.Errorf("an intent that status tells of too holds %v", held)
+	}
+	sv.Annotations[v1alpha1.AnnotationIntent] = other.String()
+	if held := heldPlaces(sv); len(held) != 2 {
+		t.Errorf("a move holds %v", held)
+	}
+	if p, stray := strayIntent(sv, testPlace); !stray || p != other {
+		t.Errorf("an intent that is left is not noted: %v %t", p, stray)
+	}
+	if _, stray := strayIntent(sv, other); stray {
+		t.Error("the wanted place is no stray")
+	}
+}
+
+func TestMarks(t *testing.T) {
+	// Marks in Grafana must be recognised by every later version.
+	if got, want := testMarks.owner, "5f9467b5b0c7bf95bdce1b2a37adb4b417405ea1"; got != want {
+		t.Errorf("owner mark = %s, want %s", got, want)
+	}
+	seen := map[string]bool{}
+	for _, m := range []marks{
+		testMarks,
+		marksOf("cluster-2", testObject, testID),
+		marksOf("cluster-1", types.NamespacedName{Namespace: "team-b", Name: "db"}, testID),
+		marksOf("cluster-1", types.NamespacedName{Namespace: "team-a", Name: "dc"}, testID),
+		marksOf("cluster-1", types.NamespacedName{Namespace: "team-ad", Name: "b"}, testID),
+	} {
+		if seen[m.owner] {
+			t.Errorf("two objects share the mark of %s", m.resource)
+		}
+		seen[m.owner] = true
+		for _, label := range []string{m.owner, m.connection} {
+			if len(label) != 40 || len(validation.IsValidLabelValue(label)) > 0 {
+				t.Errorf("%q is not 40 digits of a label value", label)
+			}
+		}
+	}
+	cluster := connection.ID{Kind: v1alpha1.KindClusterGrafanaConnection, Name: "prod"}
+	if marksOf("cluster-1", testObject, cluster).connection == testMarks.connection {
+		t.Error("connections of two kinds share a mark")
+	}
+}
+
+func TestRemoveFinalizer(t *testing.T) {
+	patch, found, err := removeFinalizer([]string{"foregroundDeletion", v1alpha1.Finalizer}, v1alpha1.Finalizer)
+	want := `[{"op":"test","path":"/metadata/finalizers/1","value":"grafana.securevalues.io/finalizer"},` +
+		`{"op":"remove","path":"/metadata/finalizers/1"}]`
+	if err != nil || !found || string(patch) != want {
+		t.Errorf("patch = %s, %t, %v", patch, found, err)
+	}
+	if _, found, _ := removeFinalizer([]string{"foregroundDeletion"}, v1alpha1.Finalizer); found {
+		t.Error("found a finalizer that is not there")
+	}
+}
+
+func TestMemoryKeepsTheNewer(t *testing.T) {
+	object := func(version, uid string) *v1alpha1.GrafanaSecureValue {
+		return &v1alpha1.GrafanaSecureValue{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "ns", Name: "x", ResourceVersion: version, UID: types.UID(uid),
+		}}
+	}
+	var m memory
+	m.remember(object("100", "ours"))
+	if got := m.newest(object("99", "cached")); got.UID != "ours" {
+		t.Error("a cache that lags was believed")
+	}
+	if got := m.newest(object("100", "cached")); got.UID != "cached" || len(m.objects) != 0 {
+		t.Error("the memory does not end once the cache shows it")
+	}
+	m.remember(object("100", "ours"))
+	m.forget(types.NamespacedName{Namespace: "ns", Name: "x"})
+	if len(m.objects) != 0 {
+		t.Error("an object that is gone is remembered")
+	}
+}
+
+func TestAllows(t *testing.T) {
+	team := map[string]string{"team": "a"}
+	for name, row := range map[string]struct {
+		allowed v1alpha1.AllowedNamespaces
+		labels  map[string]string
+		want    bool
+	}{
+		"all":                        {v1alpha1.AllowedNamespaces{From: v1alpha1.NamespacesFromAll}, nil, true},
+		"selector that matches":      {selecting("team", "a"), team, true},
+		"selector that does not":     {selecting("team", "b"), team, false},
+		"selector, no labels":        {selecting("team", "a"), nil, false},
+		"empty selector":             {v1alpha1.AllowedNamespaces{From: v1alpha1.NamespacesFromSelector, Selector: &metav1.LabelSelector{}}, nil, true},
+		"selector missing":           {v1alpha1.AllowedNamespaces{From: v1alpha1.NamespacesFromSelector}, team, false},
+		"nothing said":               {v1alpha1.AllowedNamespaces{}, team, false},
+		"a word that is not known":   {v1alpha1.AllowedNamespaces{From: "Same"}, team, false},
+		"selector that is not valid": {selecting("not a key!", "a"), team, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := allows(row.allowed, row.labels); got != row.want {
+				t.Errorf("allows = %t", got)
+			}
+		})
+	}
+}
+
+func selecting(key, value string) v1alpha1.AllowedNamespaces {
+	return v1alpha1.AllowedNamespaces{
+		From:     v1alpha1.NamespacesFromSelector,
+		Selector: &metav1.LabelSelector{MatchLabels: map[string]string{key: value}},
+	}
+}
+
+func TestValidateRepeatsTheSchema(t *testing.T) {
+	many := make([]string, maxDecrypters+1)
+	for i := range many {
+		many[i] = strings.Repeat("x", i%60+1)
+	}
+	for name, edit := range map[string]func(*desired){
+		"upper-case name":       func(d *desired) { d.place.name = "Db" },
+		"name with a slash":     func(d *desired) { d.place.name = "a/b" },
+		"unknown kind":          func(d *desired) { d.place.connection.Kind = "" },
+		"no description":        func(d *desired) { d.description = "" },
+		"description of 26":     func(d *desired) { d.description = strings.Repeat("é", 26) },
+		"65 decrypters":         func(d *desired) { d.decrypters = many },
+		"blank decrypter":       func(d *desired) { d.decrypters = []string{""} },
+		"decrypter with spaces": func(d *desired) { d.decrypters = []string{" k6-cloud"} },
+		"decrypter twice":       func(d *desired) { d.decrypters = []string{"a", "a"} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := wantPresent()
+			if err := d.validate(); err != nil {
+				t.Fatal(err)
+			}
+			edit(d)
+			verdict, _ := classify(d.validate())
+			if verdict.Reason != v1alpha1.ReasonInvalidSpec {
+				t.Errorf("verdict = %+v", verdict)
+			}
+		})
+	}
+	d := wantPresent()
+	d.description = strings.Repeat("é", 25)
+	if err := d.validate(); err != nil {
+		t.Errorf("25 characters: %v", err)
+	}
+}
