@@ -7,16 +7,19 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// The bounds and defaults of the durations of a connection, as the schema states them.
+// The bounds and defaults of the durations of a connection, as the schema
+// states them.
 const (
-	// DefaultResyncPeriod is how often drift is looked for where the spec does not say.
+	// DefaultResyncPeriod is how often drift is looked for where the spec does not
+	// say.
 	DefaultResyncPeriod = 10 * time.Minute
 	// MinResyncPeriod is the shortest resyncPeriod that is not off.
 	MinResyncPeriod = 5 * time.Second
 	// MaxResyncPeriod is the longest resyncPeriod: a week.
 	MaxResyncPeriod = 168 * time.Hour
 
-	// DefaultRequestTimeout is how long one request may take where the spec does not say.
+	// DefaultRequestTimeout is how long one request may take where the spec does
+	// not say.
 	DefaultRequestTimeout = 30 * time.Second
 	// MinRequestTimeout is the shortest requestTimeout.
 	MinRequestTimeout = time.Second
@@ -26,11 +29,13 @@ const (
 
 // Credentials is what the connection authenticates with.
 type Credentials struct {
-	// tokenSecretRef names the Secret and key that hold the token of a Grafana service account. The Secret is in the namespace
-	// of the connection; for a ClusterGrafanaConnection it is in the namespace of the operator. White space around the token is
-	// ignored. A Cloud access policy token (glc_...) does not work: create a service account token in the stack itself. The
-	// token needs secret.securevalues:create, :read, :write and :delete on secret.securevalues:*. A changed Secret is used at
-	// once.
+	// tokenSecretRef names the Secret and key that hold the token of a Grafana
+	// service account. The Secret is in the namespace of the connection; for a
+	// ClusterGrafanaConnection it is in the namespace of the operator. White space
+	// around the token is ignored. A Cloud access policy token (glc_...) does not
+	// work: create a service account token in the stack itself. The token needs
+	// secret.securevalues:create, :read, :write and :delete on
+	// secret.securevalues:*. A changed Secret is used at once.
 	//
 	// +required
 	TokenSecretRef SecretKeyReference `json:"tokenSecretRef"`
@@ -38,15 +43,18 @@ type Credentials struct {
 
 // TLSConfig is how the connection trusts Grafana's certificate.
 type TLSConfig struct {
-	// caSecretRef names the Secret and key that hold one or more PEM certificates of authorities, for example ca.crt. They
-	// are trusted instead of those of the operator's image. The Secret is in the namespace of the connection; for a
-	// ClusterGrafanaConnection it is in the namespace of the operator. A changed Secret is used at once.
+	// caSecretRef names the Secret and key that hold one or more PEM certificates
+	// of authorities, for example ca.crt. They are trusted instead of those of the
+	// operator's image. The Secret is in the namespace of the connection; for a
+	// ClusterGrafanaConnection it is in the namespace of the operator. A changed
+	// Secret is used at once.
 	//
 	// +optional
 	CASecretRef *SecretKeyReference `json:"caSecretRef,omitempty"`
 
-	// serverName is the host name that Grafana's certificate must be for, where it is not the host of url: at most 253
-	// letters, digits, '-' and '.', for example grafana.example.com. Defaults to the host of url.
+	// serverName is the host name that Grafana's certificate must be for, where it
+	// is not the host of url: at most 253 letters, digits, '-' and '.', for
+	// example grafana.example.com. Defaults to the host of url.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
@@ -56,27 +64,36 @@ type TLSConfig struct {
 
 // ConnectionSpec is what the two kinds of connection share.
 //
+// The rule against a user in url is here and not at url, because the API server
+// repeats the value of a field whose own rule is violated, and that value has a
+// password in it.
+//
+// +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://[^/?#]*@')",message="must not contain a user or a password: the token comes from credentials.tokenSecretRef",fieldPath=".url"
 // +kubebuilder:validation:XValidation:rule="!self.url.matches('(?i)^https?://[^/?#]+[.]grafana[.]net[.]?(:[0-9]*)?([/?#]|$)') || self.namespace.startsWith('stacks-')",message="must be stacks-<id> for a stack of Grafana Cloud (a host under .grafana.net): the id is a number, shown on grafana.com in the details of the stack",fieldPath=".namespace"
 type ConnectionSpec struct {
-	// url is the address of Grafana: http or https, a host, optionally a port from 1 to 65535 and a path, at most 2048
-	// characters in all, for example https://acme.grafana.net or http://[::1]:3000/grafana. It has no user, query or fragment.
-	// It may change and then means the same Grafana at another address.
+	// url is the address of Grafana: http or https, a host, optionally a port from
+	// 1 to 65535 and a path, at most 2048 characters in all, for example
+	// https://acme.grafana.net or http://[::1]:3000/grafana. It has no user, query
+	// or fragment. It may change and then means the same Grafana at another
+	// address.
 	//
 	// +required
 	// +kubebuilder:validation:MaxLength=4096
 	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/?#]')",message="must begin with http:// or https:// and name a host, for example https://acme.grafana.net"
 	// +kubebuilder:validation:XValidation:rule="size(self) <= 2048",message="must be at most 2048 characters"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('[[:space:]]')",message="must not contain white space"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/?#]*@')",message="must not contain a user or a password: the token comes from credentials.tokenSecretRef"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('[[:space:][:cntrl:]]')",message="must not contain white space or control characters"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('[?#]')",message="must not contain a query or a fragment: end it with the host, the port or the path"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/?#]') || self.matches('[[:space:]?#]|^https?://[^/]*@') || isURL(self) && self.matches('^https?://([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?([.][A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?)*[.]?|[[][0-9A-Fa-f:.]+[]])(:[0-9]+)?(/.*)?$')",message="must name a host of letters, digits, '-', '_' and '.', or an IPv6 address in brackets, optionally followed by a port and a path, for example http://grafana.example.com:3000/grafana"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/?#]') || self.matches('[[:space:][:cntrl:]?#]|^https?://[^/]*@') || (self.contains('%') || isURL(self)) && self.matches('^https?://([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?([.][A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?)*[.]?|[[][0-9A-Fa-f:.]+[]])(:[0-9]+)?(/.*)?$')",message="must name a host of letters, digits, '-', '_' and '.', or an IPv6 address in brackets, optionally followed by a port and a path, for example http://grafana.example.com:3000/grafana"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('%([^0-9A-Fa-f]|[0-9A-Fa-f]([^0-9A-Fa-f]|$)|$)')",message="must have two hexadecimal digits after each '%' in the path"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/?#]*:[0-9]+([/?#]|$)') || self.matches('^https?://[^/?#]*:0*(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})([/?#]|$)')",message="must have a port from 1 to 65535, or none"
 	URL string `json:"url"`
 
-	// namespace is the organization or stack in Grafana: stacks-<id> for a stack of Grafana Cloud, where the id is shown on
-	// grafana.com in the details of the stack; elsewhere default for organization 1, and org-<id> from organization 2 on.
-	// Defaults to default. A host under .grafana.net needs stacks-<id>. It cannot be changed: another organization or stack is
-	// another connection, and secure values move by their connectionRef.
+	// namespace is the organization or stack in Grafana: stacks-<id> for a stack
+	// of Grafana Cloud, where the id is shown on grafana.com in the details of the
+	// stack; elsewhere default for organization 1, and org-<id> from organization
+	// 2 on. Defaults to default. A host under .grafana.net needs stacks-<id>. It
+	// cannot be changed: another organization or stack is another connection, and
+	// secure values move by their connectionRef.
 	//
 	// +optional
 	// +kubebuilder:default=default
@@ -86,7 +103,8 @@ type ConnectionSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="cannot be changed: create another connection for the other organization or stack, and name it in the connectionRef of the secure values that should move"
 	Namespace string `json:"namespace,omitempty"`
 
-	// apiVersion is the version of the API secret.grafana.app that Grafana serves, for example v1beta1. Defaults to v1beta1.
+	// apiVersion is the version of the API secret.grafana.app that Grafana serves,
+	// for example v1beta1. Defaults to v1beta1.
 	//
 	// +optional
 	// +kubebuilder:default=v1beta1
@@ -99,15 +117,17 @@ type ConnectionSpec struct {
 	// +required
 	Credentials Credentials `json:"credentials"`
 
-	// tls is how Grafana's certificate is checked. By default it must be for the host of url and from an authority that the
-	// operator's image trusts.
+	// tls is how Grafana's certificate is checked. By default it must be for the
+	// host of url and from an authority that the operator's image trusts.
 	//
 	// +optional
 	TLS *TLSConfig `json:"tls,omitempty"`
 
-	// resyncPeriod is how often the credentials are checked and all secure values of this connection are compared with what
-	// Grafana has, with one request in all: 5s to 168h (a week), written with h, m and s, for example 10m or 1h30m. 0s turns
-	// it off. It does not delay changes, which are written at once. Defaults to 10m.
+	// resyncPeriod is how often the credentials are checked and all secure values
+	// of this connection are compared with what Grafana has, with one request in
+	// all: 5s to 168h (a week), written with h, m and s, for example 10m or 1h30m.
+	// 0s turns it off. It does not delay changes, which are written at once.
+	// Defaults to 10m.
 	//
 	// +optional
 	// +kubebuilder:default="10m"
@@ -115,8 +135,8 @@ type ConnectionSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self != '' && size(self) <= 32 && self.matches('^([0-9]{1,4}([.][0-9]{1,9})?h)?([0-9]{1,6}([.][0-9]{1,9})?m)?([0-9]{1,7}([.][0-9]{1,9})?s)?([0-9]{1,9}ms)?$') && (duration(self) == duration('0s') || duration(self) >= duration('5s') && duration(self) <= duration('168h'))",message="must be from 5s to 168h, or 0s to turn it off, written with h, m and s in at most 32 characters, for example 10m or 1h30m"
 	ResyncPeriod string `json:"resyncPeriod,omitempty"`
 
-	// requestTimeout is how long one request to Grafana may take: 1s to 2m, written with m and s, for example 30s or 1m30s.
-	// Defaults to 30s.
+	// requestTimeout is how long one request to Grafana may take: 1s to 2m,
+	// written with m and s, for example 30s or 1m30s. Defaults to 30s.
 	//
 	// +optional
 	// +kubebuilder:default="30s"
@@ -125,8 +145,8 @@ type ConnectionSpec struct {
 	RequestTimeout string `json:"requestTimeout,omitempty"`
 }
 
-// ResyncInterval is the parsed resyncPeriod; zero means off. Absent, or not within the schema's bounds, it is
-// DefaultResyncPeriod.
+// ResyncInterval is the parsed resyncPeriod; zero means off. Absent, or not
+// within the schema's bounds, it is DefaultResyncPeriod.
 func (s *ConnectionSpec) ResyncInterval() time.Duration {
 	d, err := time.ParseDuration(s.ResyncPeriod)
 	if err != nil || d != 0 && (d < MinResyncPeriod || d > MaxResyncPeriod) {
@@ -135,7 +155,8 @@ func (s *ConnectionSpec) ResyncInterval() time.Duration {
 	return d
 }
 
-// Timeout is the parsed requestTimeout. Absent, or not within the schema's bounds, it is DefaultRequestTimeout.
+// Timeout is the parsed requestTimeout. Absent, or not within the schema's
+// bounds, it is DefaultRequestTimeout.
 func (s *ConnectionSpec) Timeout() time.Duration {
 	d, err := time.ParseDuration(s.RequestTimeout)
 	if err != nil || d < MinRequestTimeout || d > MaxRequestTimeout {
@@ -146,15 +167,18 @@ func (s *ConnectionSpec) Timeout() time.Duration {
 
 // ConnectionStatus is the observed state of either kind of connection.
 type ConnectionStatus struct {
-	// observedGeneration is the metadata.generation that the conditions speak of; -1 before the operator's first look. Believe
-	// the conditions only if it equals metadata.generation.
+	// observedGeneration is the metadata.generation that the conditions speak of;
+	// -1 before the operator's first look. Believe the conditions only if it
+	// equals metadata.generation.
 	//
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Ready, always present after the first look: its reason is a word from a documented list, its message says
-	// what to do next. Beside it there is Reconciling while work goes on or will go on by itself, or Stalled while a person has
-	// to act; never both. Ready=True proves that reading works; a missing right to write shows on the secure value.
+	// conditions are Ready, always present after the first look: its reason is a
+	// word from a documented list, its message says what to do next. Beside it
+	// there is Reconciling while work goes on or will go on by itself, or Stalled
+	// while a person has to act; never both. Ready=True proves that reading works;
+	// a missing right to write shows on the secure value.
 	//
 	// +optional
 	// +listType=map
@@ -162,7 +186,8 @@ type ConnectionStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// secureValues is how many GrafanaSecureValues use this connection, counted with each resync.
+	// secureValues is how many GrafanaSecureValues use this connection, counted
+	// with each resync.
 	//
 	// +optional
 	SecureValues *int32 `json:"secureValues,omitempty"`
@@ -188,7 +213,8 @@ var (
 	_ Connection = &ClusterGrafanaConnection{}
 )
 
-// GrafanaConnection says how to reach one Grafana, for the GrafanaSecureValues of its own namespace. Example:
+// GrafanaConnection says how to reach one Grafana, for the GrafanaSecureValues
+// of its own namespace. Example:
 //
 //	apiVersion: grafana.securevalues.io/v1alpha1
 //	kind: GrafanaConnection
@@ -222,7 +248,8 @@ type GrafanaConnection struct {
 	// +required
 	Spec ConnectionSpec `json:"spec"`
 
-	// status is what the last look at Grafana found, written by the operator alone.
+	// status is what the last look at Grafana found, written by the operator
+	// alone.
 	//
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1}
@@ -265,14 +292,17 @@ const (
 // +kubebuilder:validation:XValidation:rule="self.from != 'Selector' || has(self.selector)",message="must be given with from: Selector: name the labels of the namespaces that may use the connection, or write from: All",fieldPath=".selector",reason=FieldValueRequired
 // +kubebuilder:validation:XValidation:rule="self.from == 'Selector' || !has(self.selector)",message="must not be given with from: All: remove it, or write from: Selector",fieldPath=".selector",reason=FieldValueForbidden
 type AllowedNamespaces struct {
-	// from is All for every namespace, or Selector for the namespaces whose labels selector matches.
+	// from is All for every namespace, or Selector for the namespaces whose labels
+	// selector matches.
 	//
 	// +required
 	From NamespacesFrom `json:"from"`
 
-	// selector matches the labels of the namespaces that may use the connection, for example
-	// {matchLabels: {team: observability}}; an empty selector matches every namespace. Required with from: Selector, forbidden
-	// otherwise. At most 64 labels and 64 expressions. Whoever may label a namespace can give it this connection.
+	// selector matches the labels of the namespaces that may use the connection,
+	// for example {matchLabels: {team: observability}}; an empty selector matches
+	// every namespace. Required with from: Selector, forbidden otherwise. At most
+	// 64 labels and 64 expressions. Whoever may label a namespace can give it this
+	// connection.
 	//
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="!has(self.matchLabels) || size(self.matchLabels) <= 64",message="must have at most 64 labels",fieldPath=".matchLabels"
@@ -282,20 +312,24 @@ type AllowedNamespaces struct {
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 }
 
-// ClusterGrafanaConnectionSpec is the desired state of a ClusterGrafanaConnection.
+// ClusterGrafanaConnectionSpec is the desired state of a
+// ClusterGrafanaConnection.
 type ClusterGrafanaConnectionSpec struct {
 	ConnectionSpec `json:",inline"`
 
-	// allowedNamespaces says which namespaces may use this connection. Taking the right away stops creates and updates of a
-	// namespace at once; what it holds in Grafana may still be deleted.
+	// allowedNamespaces says which namespaces may use this connection. Taking the
+	// right away stops creates and updates of a namespace at once; what it holds
+	// in Grafana may still be deleted.
 	//
 	// +required
 	AllowedNamespaces AllowedNamespaces `json:"allowedNamespaces"`
 }
 
-// ClusterGrafanaConnection says how to reach one Grafana, for the GrafanaSecureValues of the namespaces that it allows. Its
-// Secrets are in the namespace of the operator, so that nobody else can read them. Secure values that name no connection use
-// the ClusterGrafanaConnection called default. Example:
+// ClusterGrafanaConnection says how to reach one Grafana, for the
+// GrafanaSecureValues of the namespaces that it allows. Its Secrets are in the
+// namespace of the operator, so that nobody else can read them. Secure values
+// that name no connection use the ClusterGrafanaConnection called default.
+// Example:
 //
 //	apiVersion: grafana.securevalues.io/v1alpha1
 //	kind: ClusterGrafanaConnection
@@ -330,7 +364,8 @@ type ClusterGrafanaConnection struct {
 	// +required
 	Spec ClusterGrafanaConnectionSpec `json:"spec"`
 
-	// status is what the last look at Grafana found, written by the operator alone.
+	// status is what the last look at Grafana found, written by the operator
+	// alone.
 	//
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1}

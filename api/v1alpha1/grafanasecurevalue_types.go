@@ -5,10 +5,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Bounds in characters are CEL rules in this package, and MaxLength is a wider bound beside them that keeps the rules cheap:
-// the API server words a violated MaxLength in bytes, though it counts characters.
+// Lengths are bounded by CEL rules in this package. MaxLength and MaxItems are
+// wider bounds beside them that keep the rules cheap: the API server words a
+// violated MaxLength in bytes, though it counts characters, and where either is
+// violated it checks no rule and says so in a second complaint.
 
-// DefaultDescription is the description of a secure value whose spec gives none.
+// DefaultDescription is the description of a secure value whose spec gives
+// none.
 const DefaultDescription = "Synced from Kubernetes"
 
 // ConnectionKind is the kind of a connection.
@@ -23,7 +26,8 @@ const (
 	KindClusterGrafanaConnection ConnectionKind = "ClusterGrafanaConnection"
 )
 
-// DeletionPolicy says what becomes of the secure value in Grafana when this object no longer wants it there.
+// DeletionPolicy says what becomes of the secure value in Grafana when this
+// object no longer wants it there.
 //
 // +kubebuilder:validation:Enum=Delete;Retain
 type DeletionPolicy string
@@ -35,11 +39,13 @@ const (
 	DeletionPolicyRetain DeletionPolicy = "Retain"
 )
 
-// ConnectionReference names a connection. It has no namespace: a GrafanaConnection is always that of the object's own
-// namespace, and a ClusterGrafanaConnection has none.
+// ConnectionReference names a connection. It has no namespace: a
+// GrafanaConnection is always that of the object's own namespace, and a
+// ClusterGrafanaConnection has none.
 type ConnectionReference struct {
-	// kind is the kind of the connection: GrafanaConnection, in the namespace of this object, or ClusterGrafanaConnection,
-	// shared by the namespaces that it allows. Defaults to GrafanaConnection where a name is given without a kind.
+	// kind is the kind of the connection: GrafanaConnection, in the namespace of
+	// this object, or ClusterGrafanaConnection, shared by the namespaces that it
+	// allows. Defaults to GrafanaConnection where a name is given without a kind.
 	//
 	// +optional
 	// +kubebuilder:default=GrafanaConnection
@@ -53,8 +59,9 @@ type ConnectionReference struct {
 	Name string `json:"name"`
 }
 
-// SecretKeyReference names a key of a Secret. It has no namespace: which namespace the Secret is in follows from the object
-// that names it, so that nobody can read the Secrets of another namespace.
+// SecretKeyReference names a key of a Secret. It has no namespace: which
+// namespace the Secret is in follows from the object that names it, so that
+// nobody can read the Secrets of another namespace.
 type SecretKeyReference struct {
 	// name is the metadata.name of the Secret.
 	//
@@ -73,10 +80,12 @@ type SecretKeyReference struct {
 
 // ValueSource says where the value comes from.
 type ValueSource struct {
-	// secretKeyRef names the Secret, in the namespace of this object, and the key in it that holds the value. The value is
-	// sent byte for byte, a newline at its end included, and must be 1 to 24,576 bytes of UTF-8. A change of the Secret, or of
-	// this reference, reaches Grafana at once. While the Secret or the key is missing or unusable, Grafana keeps the last good
-	// value and Ready says why.
+	// secretKeyRef names the Secret, in the namespace of this object, and the key
+	// in it that holds the value. The value is sent byte for byte, a newline at
+	// its end included, and must be 1 to 24,576 bytes of UTF-8. A change of the
+	// Secret, or of this reference, reaches Grafana at once. While the Secret or
+	// the key is missing or unusable, Grafana keeps the last good value and Ready
+	// says why.
 	//
 	// +required
 	SecretKeyRef SecretKeyReference `json:"secretKeyRef"`
@@ -84,25 +93,31 @@ type ValueSource struct {
 
 // GrafanaSecureValueSpec is the desired state of a GrafanaSecureValue.
 type GrafanaSecureValueSpec struct {
-	// connectionRef names the connection through which the value is written: which Grafana, and with which credentials.
-	// Defaults to the ClusterGrafanaConnection called default. After a change the value is written through the new connection
-	// first, and only then, by deletionPolicy, removed from where it was.
+	// connectionRef names the connection through which the value is written: which
+	// Grafana, and with which credentials. Defaults to the
+	// ClusterGrafanaConnection called default. After a change the value is written
+	// through the new connection first, and only then, by deletionPolicy, removed
+	// from where it was.
 	//
 	// +optional
 	// +kubebuilder:default={kind: ClusterGrafanaConnection, name: default}
 	ConnectionRef ConnectionReference `json:"connectionRef,omitzero"`
 
-	// name is the name of the secure value in Grafana, by which others refer to it there. Defaults to metadata.name. At most
-	// 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end, for example sm-api-key. After a change
-	// the value is written under the new name first, and only then, by deletionPolicy, removed under the old one.
+	// name is the name of the secure value in Grafana, by which others refer to it
+	// there. Defaults to metadata.name. At most 253 lower-case letters, digits,
+	// '-' and '.', with a letter or digit at each end, for example sm-api-key.
+	// After a change the value is written under the new name first, and only then,
+	// by deletionPolicy, removed under the old one.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be a name that Grafana takes: at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end, for example sm-api-key; or leave it out, and metadata.name is used"
 	Name string `json:"name,omitempty"`
 
-	// description says in Grafana what the value is for: 1 to 25 characters, where an emoji of one code point counts as one.
-	// Defaults to "Synced from Kubernetes". A change is written to Grafana, which makes a new version of the secure value.
+	// description says in Grafana what the value is for: 1 to 25 characters, where
+	// an emoji of one code point counts as one. Defaults to "Synced from
+	// Kubernetes". A change is written to Grafana, which makes a new version of
+	// the secure value.
 	//
 	// +optional
 	// +kubebuilder:default="Synced from Kubernetes"
@@ -110,15 +125,19 @@ type GrafanaSecureValueSpec struct {
 	// +kubebuilder:validation:XValidation:rule="size(self) >= 1 && size(self) <= 25",message="must be 1 to 25 characters: shorten it, or leave it out and Synced from Kubernetes is used"
 	Description string `json:"description,omitempty"`
 
-	// decrypters are the services of Grafana that may read the value: at most 64, no two alike. Each is 1 to 63 letters,
-	// digits, '-', '_' and '.', with a letter or digit at each end. Grafana knows synthetic-monitoring,
-	// provisioning.grafana.app and k6-cloud, adds names over time, and accepts names that it does not know: a misspelt one
-	// syncs and cannot decrypt. Without decrypters nobody can read the value. The list is replaced as a whole; a change is
-	// written to Grafana, which makes a new version of the secure value.
+	// decrypters are the services of Grafana that may read the value: at most 64,
+	// no two alike. Each is 1 to 63 letters, digits, '-', '_' and '.', with a
+	// letter or digit at each end. Grafana knows synthetic-monitoring,
+	// provisioning.grafana.app and k6-cloud, adds names over time, and accepts
+	// names that it does not know: a misspelt one syncs and cannot decrypt.
+	// Without decrypters nobody can read the value. The list is replaced as a
+	// whole; a change is written to Grafana, which makes a new version of the
+	// secure value.
 	//
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:MaxItems=128
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 64",message="must have at most 64 decrypters"
 	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, a == b))",message="must not name a decrypter twice: remove the duplicate"
 	// +kubebuilder:validation:items:MaxLength=256
 	// +kubebuilder:validation:items:XValidation:rule="size(self) <= 63 && self.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",message="must be the name of a decrypter: 1 to 63 letters, digits, '-', '_' and '.', with a letter or digit at each end and no spaces, for example synthetic-monitoring"
@@ -129,9 +148,11 @@ type GrafanaSecureValueSpec struct {
 	// +required
 	ValueFrom ValueSource `json:"valueFrom"`
 
-	// deletionPolicy says what becomes of the secure value in Grafana when this object is deleted, or when its name or
-	// connectionRef changes and the old place is left: Delete deletes it, and this object stays until Grafana has confirmed it;
-	// Retain leaves it as it is. Defaults to Delete. A change takes effect with the next deletion or move.
+	// deletionPolicy says what becomes of the secure value in Grafana when this
+	// object is deleted, or when its name or connectionRef changes and the old
+	// place is left: Delete deletes it, and this object stays until Grafana has
+	// confirmed it; Retain leaves it as it is. Defaults to Delete. A change takes
+	// effect with the next deletion or move.
 	//
 	// +optional
 	// +kubebuilder:default=Delete
@@ -150,7 +171,8 @@ type SourceStatus struct {
 	// +required
 	Key string `json:"key"`
 
-	// uid is the UID of the Secret, which tells a recreated Secret from the old one.
+	// uid is the UID of the Secret, which tells a recreated Secret from the old
+	// one.
 	//
 	// +required
 	UID types.UID `json:"uid"`
@@ -178,25 +200,29 @@ type TargetStatus struct {
 	// +required
 	Name string `json:"name"`
 
-	// version is the version that Grafana answered to the operator's last write. Grafana counts up with each write, so another
-	// version there means that somebody else wrote.
+	// version is the version that Grafana answered to the operator's last write.
+	// Grafana counts up with each write, so another version there means that
+	// somebody else wrote.
 	//
 	// +optional
 	Version int64 `json:"version,omitempty"`
 
-	// createdAt is when Grafana created the secure value. Another time there means that it was deleted and created anew.
+	// createdAt is when Grafana created the secure value. Another time there means
+	// that it was deleted and created anew.
 	//
 	// +optional
 	CreatedAt *metav1.Time `json:"createdAt,omitempty"`
 
-	// source is the Secret and key whose value is known to be in Grafana. It changes only after a write that Grafana
-	// accepted, or when a changed Secret is found to hold the same value.
+	// source is the Secret and key whose value is known to be in Grafana. It
+	// changes only after a write that Grafana accepted, or when a changed Secret
+	// is found to hold the same value.
 	//
 	// +optional
 	Source *SourceStatus `json:"source,omitempty"`
 
-	// fingerprint is a keyed hash of the value in Grafana, by which the operator sees that a changed Secret still holds the
-	// same value. Without the operator's key nothing can be learnt from it.
+	// fingerprint is a keyed hash of the value in Grafana, by which the operator
+	// sees that a changed Secret still holds the same value. Without the
+	// operator's key nothing can be learnt from it.
 	//
 	// +optional
 	Fingerprint string `json:"fingerprint,omitempty"`
@@ -209,15 +235,17 @@ type TargetStatus struct {
 
 // GrafanaSecureValueStatus is the observed state of a GrafanaSecureValue.
 type GrafanaSecureValueStatus struct {
-	// observedGeneration is the metadata.generation that the conditions speak of; -1 before the operator's first look. Believe
-	// the conditions only if it equals metadata.generation.
+	// observedGeneration is the metadata.generation that the conditions speak of;
+	// -1 before the operator's first look. Believe the conditions only if it
+	// equals metadata.generation.
 	//
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Ready, always present after the first look: its reason is a word from a documented list, its message says
-	// what to do next. Beside it there is Reconciling while work goes on or will go on by itself, or Stalled while a person has
-	// to act; never both.
+	// conditions are Ready, always present after the first look: its reason is a
+	// word from a documented list, its message says what to do next. Beside it
+	// there is Reconciling while work goes on or will go on by itself, or Stalled
+	// while a person has to act; never both.
 	//
 	// +optional
 	// +listType=map
@@ -225,8 +253,9 @@ type GrafanaSecureValueStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// targets are the places in Grafana that this object holds. The first is the place that spec names; others are places of
-	// the past that are still to be removed.
+	// targets are the places in Grafana that this object holds. The first is the
+	// place that spec names; others are places of the past that are still to be
+	// removed.
 	//
 	// +optional
 	// +listType=atomic
@@ -234,8 +263,9 @@ type GrafanaSecureValueStatus struct {
 	Targets []TargetStatus `json:"targets,omitempty"`
 }
 
-// GrafanaSecureValue keeps a secure value of Grafana's Secrets Management API in step with one key of a Secret: it is
-// created, updated and deleted in Grafana as the Secret and this object change. Example:
+// GrafanaSecureValue keeps a secure value of Grafana's Secrets Management API
+// in step with one key of a Secret: it is created, updated and deleted in
+// Grafana as the Secret and this object change. Example:
 //
 //	apiVersion: grafana.securevalues.io/v1alpha1
 //	kind: GrafanaSecureValue
@@ -280,7 +310,8 @@ type GrafanaSecureValue struct {
 	Status GrafanaSecureValueStatus `json:"status,omitzero"`
 }
 
-// SecureValueName is the name of the secure value in Grafana: spec.name, or metadata.name where that is absent.
+// SecureValueName is the name of the secure value in Grafana: spec.name, or
+// metadata.name where that is absent.
 func (sv *GrafanaSecureValue) SecureValueName() string {
 	if sv.Spec.Name != "" {
 		return sv.Spec.Name
@@ -288,7 +319,8 @@ func (sv *GrafanaSecureValue) SecureValueName() string {
 	return sv.Name
 }
 
-// DescriptionOrDefault is the description of the secure value in Grafana, which cannot be empty there.
+// DescriptionOrDefault is the description of the secure value in Grafana,
+// which cannot be empty there.
 func (sv *GrafanaSecureValue) DescriptionOrDefault() string {
 	if sv.Spec.Description != "" {
 		return sv.Spec.Description
