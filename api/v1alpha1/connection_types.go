@@ -79,7 +79,7 @@ type ConnectionSpec struct {
 	//
 	// +required
 	// +kubebuilder:validation:MaxLength=4096
-	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/?#]')",message="must begin with http:// or https:// and name a host, for example https://acme.grafana.net"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[[:space:]]|^https?://[^/?#]')",message="must begin with http:// or https:// and name a host, for example https://acme.grafana.net"
 	// +kubebuilder:validation:XValidation:rule="size(self) <= 2048",message="must be at most 2048 characters"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('[[:space:][:cntrl:]]')",message="must not contain white space or control characters"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('[?#]')",message="must not contain a query or a fragment: end it with the host, the port or the path"

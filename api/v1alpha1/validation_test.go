@@ -1,0 +1,366 @@
+package v1alpha1_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+)
+
+// edit sets the field at a path such as spec.tls.serverName; nil removes it.
+type edit struct {
+	path  string
+	value any
+}
+
+const (
+	secureValueKind       = "GrafanaSecureValue"
+	connectionKind        = string(v1alpha1.KindGrafanaConnection)
+	clusterConnectionKind = string(v1alpha1.KindClusterGrafanaConnection)
+)
+
+// newObject is a valid object of a kind with nothing but its required fields, after the edits.
+func newObject(t *testing.T, kind string, edits ...edit) *unstructured.Unstructured {
+	t.Helper()
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(kind))
+	object.SetName("object")
+	required := []edit{
+		{"spec.url", "https://grafana.example.com"},
+		{"spec.credentials.tokenSecretRef", map[string]any{"name": "grafana", "key": "token"}},
+	}
+	switch kind {
+	case secureValueKind:
+		object.SetNamespace("default")
+		required = []edit{{"spec.valueFrom.secretKeyRef", map[string]any{"name": "sm", "key": "api-key"}}}
+	case connectionKind:
+		object.SetNamespace("default")
+	case clusterConnectionKind:
+		required = append(required, edit{"spec.allowedNamespaces", map[string]any{"from": "All"}})
+	}
+	for _, e := range append(required, edits...) {
+		path := strings.Split(e.path, ".")
+		if e.value == nil {
+			unstructured.RemoveNestedField(object.Object, path...)
+		} else if err := unstructured.SetNestedField(object.Object, e.value, path...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return object
+}
+
+// dryRun asks the API server what it would say to the creation of an object, as strictly as kubectl does.
+func dryRun(t *testing.T, object client.Object) error {
+	t.Helper()
+	c, _ := newClient(t)
+	return c.Create(t.Context(), object, client.DryRunAll, client.FieldValidation(metav1.FieldValidationStrict))
+}
+
+func decrypters(count int) []any {
+	list := make([]any, count)
+	for i := range list {
+		list[i] = fmt.Sprintf("service-%d", i)
+	}
+	return list
+}
+
+// complaints are the causes of a refusal, without the remark that the API server adds where the schema alone refuses.
+func complaints(err error) []metav1.StatusCause {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil {
+		return nil
+	}
+	return slices.DeleteFunc(status.Status().Details.Causes, func(cause metav1.StatusCause) bool {
+		return strings.Contains(cause.Message, "some validation rules were not checked")
+	})
+}
+
+const (
+	nameRule      = "at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end"
+	keyRule       = "must be a key of a Secret: at most 253 letters, digits, '-', '_' and '.', not '.' and not beginning with '..'"
+	decrypterRule = "must be the name of a decrypter: 1 to 63 letters, digits, '-', '_' and '.', " +
+		"with a letter or digit at each end and no spaces"
+	descriptionRule = "must be 1 to 25 characters: shorten it, or leave it out"
+	schemeRule      = "must begin with http:// or https:// and name a host"
+	hostRule        = "must name a host of letters, digits, '-', '_' and '.', or an IPv6 address in brackets"
+	userRule        = "must not contain a user or a password: the token comes from credentials.tokenSecretRef"
+	queryRule       = "must not contain a query or a fragment"
+	spaceRule       = "must not contain white space or control characters"
+	portRule        = "must have a port from 1 to 65535, or none"
+	namespaceRule   = "must be default, org-<id> with an id from 2 on, or stacks-<id>"
+	stackRule       = "must be stacks-<id> for a stack of Grafana Cloud (a host under .grafana.net)"
+	versionRule     = "must be a version of the API secret.grafana.app, for example v1beta1"
+	resyncRule      = "must be from 5s to 168h, or 0s to turn it off, written with h, m and s in at most 32 characters"
+	timeoutRule     = "must be from 1s to 2m, written with m and s in at most 32 characters"
+	serverNameRule  = "must be a host name: at most 253 letters, digits, '-' and '.', without scheme and port"
+	expressionRule  = "must have values with In and NotIn, and none with Exists and DoesNotExist"
+)
+
+func TestBadInputIsRefusedWithOneSentence(t *testing.T) {
+	selector := func(expressions ...any) map[string]any {
+		return map[string]any{"from": "Selector", "selector": map[string]any{"matchExpressions": expressions}}
+	}
+	expression := func(operator string, values ...any) map[string]any {
+		return map[string]any{"key": "team", "operator": operator, "values": values}
+	}
+	labels := map[string]any{}
+	for i := range 65 {
+		labels[fmt.Sprintf("label-%d", i)] = "x"
+	}
+	for _, tc := range []struct {
+		name  string
+		kind  string
+		edits []edit
+		field string
+		want  string
+	}{
+		{"description of 26 characters", secureValueKind, []edit{{"spec.description", strings.Repeat("ü", 26)}}, "spec.description", descriptionRule},
+		{"description of 900 characters", secureValueKind, []edit{{"spec.description", strings.Repeat("x", 900)}}, "spec.description", descriptionRule},
+		{"empty description", secureValueKind, []edit{{"spec.description", ""}}, "spec.description", descriptionRule},
+
+		{"65 decrypters", secureValueKind, []edit{{"spec.decrypters", decrypters(65)}}, "spec.decrypters", "must have at most 64 decrypters"},
+		{"duplicate decrypter", secureValueKind, []edit{{"spec.decrypters", []any{"a", "b", "a"}}}, "spec.decrypters", "must not name a decrypter twice: remove the duplicate"},
+		{"empty decrypter", secureValueKind, []edit{{"spec.decrypters", []any{""}}}, "spec.decrypters[0]", decrypterRule},
+		{"blank decrypter", secureValueKind, []edit{{"spec.decrypters", []any{"a", " "}}}, "spec.decrypters[1]", decrypterRule},
+		{"decrypter after a space", secureValueKind, []edit{{"spec.decrypters", []any{" k6-cloud"}}}, "spec.decrypters[0]", decrypterRule},
+		{"decrypter before a newline", secureValueKind, []edit{{"spec.decrypters", []any{"k6-cloud\n"}}}, "spec.decrypters[0]", decrypterRule},
+		{"decrypter with a slash", secureValueKind, []edit{{"spec.decrypters", []any{"a/b"}}}, "spec.decrypters[0]", decrypterRule},
+		{"decrypter with a dash at its end", secureValueKind, []edit{{"spec.decrypters", []any{"a-"}}}, "spec.decrypters[0]", decrypterRule},
+		{"decrypter of 64 characters", secureValueKind, []edit{{"spec.decrypters", []any{strings.Repeat("a", 64)}}}, "spec.decrypters[0]", decrypterRule},
+
+		{"upper-case name", secureValueKind, []edit{{"spec.name", "API-Key"}}, "spec.name", nameRule},
+		{"empty name", secureValueKind, []edit{{"spec.name", ""}}, "spec.name", nameRule},
+		{"name with a dot at its end", secureValueKind, []edit{{"spec.name", "a."}}, "spec.name", nameRule},
+		{"name with an underscore", secureValueKind, []edit{{"spec.name", "a_b"}}, "spec.name", nameRule},
+		{"name of 254 characters", secureValueKind, []edit{{"spec.name", strings.Repeat("a", 254)}}, "spec.name", nameRule},
+
+		{"no source", secureValueKind, []edit{{"spec.valueFrom", nil}, {"spec.description", "x"}}, "spec.valueFrom", "Required value"},
+		{"no Secret name", secureValueKind, []edit{{"spec.valueFrom.secretKeyRef.name", nil}}, "spec.valueFrom.secretKeyRef.name", "Required value"},
+		{"no key", secureValueKind, []edit{{"spec.valueFrom.secretKeyRef.key", nil}}, "spec.valueFrom.secretKeyRef.key", "Required value"},
+		{"upper-case Secret name", secureValueKind, []edit{{"spec.valueFrom.secretKeyRef.name", "SM"}}, "spec.valueFrom.secretKeyRef.name", nameRule},
+		{"Secret name of 254 characters", secureValueKind, []edit{{"spec.valueFrom.secretKeyRef.name", strings.Repeat("a", 254)}}, "spec.valueFrom.secretKeyRef.name", nameRule},
+		{"empty key", secureValueKind, []edit{{"spec.valueFrom.secretKeyRef.key", ""}}, "spec.valueFrom.secretKeyRef.key", keyRule},
+		{"key with a slash", secureValueKind, []edit{{"spec.valueFrom.secretKeyRef.key", "a/b"}}, "spec.valueFrom.secretKeyRef.key", keyRule},
+		{"key that is a dot", secureValueKind, []edit{{"spec.valueFrom.secretKeyRef.key", "."}}, "spec.valueFrom.secretKeyRef.key", keyRule},
+		{"key that begins with two dots", secureValueKind, []edit{{"spec.valueFrom.secretKeyRef.key", "..data"}}, "spec.valueFrom.secretKeyRef.key", keyRule},
+		{"key of 254 characters", secureValueKind, []edit{{"spec.valueFrom.secretKeyRef.key", strings.Repeat("a", 254)}}, "spec.valueFrom.secretKeyRef.key", keyRule},
+		{"connection without a name", secureValueKind, []edit{{"spec.connectionRef.kind", "GrafanaConnection"}}, "spec.connectionRef.name", "Required value"},
+		{"connection with an upper-case name", secureValueKind, []edit{{"spec.connectionRef.name", "Prod"}}, "spec.connectionRef.name", nameRule},
+		{"connection with a name of 254 characters", secureValueKind, []edit{{"spec.connectionRef.name", strings.Repeat("a", 254)}}, "spec.connectionRef.name", nameRule},
+		{"unknown kind of connection", secureValueKind, []edit{{"spec.connectionRef", map[string]any{"kind": "Grafana", "name": "prod"}}}, "spec.connectionRef.kind", `supported values: "GrafanaConnection", "ClusterGrafanaConnection"`},
+		{"unknown deletionPolicy", secureValueKind, []edit{{"spec.deletionPolicy", "Keep"}}, "spec.deletionPolicy", `supported values: "Delete", "Retain"`},
+
+		{"no URL", connectionKind, []edit{{"spec.url", nil}}, "spec.url", "Required value"},
+		{"empty URL", connectionKind, []edit{{"spec.url", ""}}, "spec.url", schemeRule},
+		{"URL without a scheme", connectionKind, []edit{{"spec.url", "acme.example.com"}}, "spec.url", schemeRule},
+		{"URL of another scheme", connectionKind, []edit{{"spec.url", "ftp://acme.example.com"}}, "spec.url", schemeRule},
+		{"URL without a host", connectionKind, []edit{{"spec.url", "https:///grafana"}}, "spec.url", schemeRule},
+		{"URL with a port alone", connectionKind, []edit{{"spec.url", "https://:3000"}}, "spec.url", hostRule},
+		{"URL with an empty port", connectionKind, []edit{{"spec.url", "https://acme.example.com:"}}, "spec.url", hostRule},
+		{"URL with a user", connectionKind, []edit{{"spec.url", "https://admin@acme.example.com"}}, "spec.url", userRule},
+		{"URL with a user and a password", connectionKind, []edit{{"spec.url", "https://admin:hunter2@acme.example.com"}}, "spec.url", userRule},
+		{"URL with a query", connectionKind, []edit{{"spec.url", "https://acme.example.com/?orgId=2"}}, "spec.url", queryRule},
+		{"URL with an empty query", connectionKind, []edit{{"spec.url", "https://acme.example.com?"}}, "spec.url", queryRule},
+		{"URL with a fragment", connectionKind, []edit{{"spec.url", "https://acme.example.com/grafana#a"}}, "spec.url", queryRule},
+		{"URL with a space in its path", connectionKind, []edit{{"spec.url", "https://acme.example.com/a b"}}, "spec.url", spaceRule},
+		{"URL with a space before it", connectionKind, []edit{{"spec.url", " https://acme.example.com"}}, "spec.url", spaceRule},
+		{"URL with a newline after it", connectionKind, []edit{{"spec.url", "https://acme.example.com\n"}}, "spec.url", spaceRule},
+		{"URL with a control character", connectionKind, []edit{{"spec.url", "https://acme.example.com/\x7f"}}, "spec.url", spaceRule},
+		{"URL with port 99999", connectionKind, []edit{{"spec.url", "https://acme.example.com:99999"}}, "spec.url", portRule},
+		{"URL with port 65536", connectionKind, []edit{{"spec.url", "https://acme.example.com:65536/grafana"}}, "spec.url", portRule},
+		{"URL with port 0", connectionKind, []edit{{"spec.url", "https://acme.example.com:0"}}, "spec.url", portRule},
+		{"URL with an endless port", connectionKind, []edit{{"spec.url", "https://acme.example.com:" + strings.Repeat("9", 40)}}, "spec.url", portRule},
+		{"URL with a word for a port", connectionKind, []edit{{"spec.url", "https://acme.example.com:http"}}, "spec.url", hostRule},
+		{"URL with an empty label in its host", connectionKind, []edit{{"spec.url", "https://acme..example.com"}}, "spec.url", hostRule},
+		{"URL with a backslash in its host", connectionKind, []edit{{"spec.url", `https://acme\example.com`}}, "spec.url", hostRule},
+		{"URL with brackets around a word", connectionKind, []edit{{"spec.url", "https://[grafana]:3000"}}, "spec.url", hostRule},
+		{"URL with half an IPv6 address", connectionKind, []edit{{"spec.url", "https://[1:2]:3000"}}, "spec.url", hostRule},
+		{"URL with a bad escape", connectionKind, []edit{{"spec.url", "https://acme.example.com/%zz"}}, "spec.url", "must have two hexadecimal digits after each '%'"},
+		{"URL of 2049 characters", connectionKind, []edit{{"spec.url", "https://acme.example.com/" + strings.Repeat("a", 2049-25)}}, "spec.url", "must be at most 2048 characters"},
+
+		{"organization 1", connectionKind, []edit{{"spec.namespace", "org-1"}}, "spec.namespace", "must be default: this is how Grafana calls organization 1"},
+		{"organization 0", connectionKind, []edit{{"spec.namespace", "org-0"}}, "spec.namespace", namespaceRule},
+		{"organization 01", connectionKind, []edit{{"spec.namespace", "org-01"}}, "spec.namespace", namespaceRule},
+		{"stack without an id", connectionKind, []edit{{"spec.namespace", "stacks-"}}, "spec.namespace", namespaceRule},
+		{"stack by its name", connectionKind, []edit{{"spec.namespace", "stacks-acme"}}, "spec.namespace", namespaceRule},
+		{"a namespace of Kubernetes", connectionKind, []edit{{"spec.namespace", "team-a"}}, "spec.namespace", namespaceRule},
+		{"empty namespace", connectionKind, []edit{{"spec.namespace", ""}}, "spec.namespace", namespaceRule},
+		{"Grafana Cloud without a stack", connectionKind, []edit{{"spec.url", "https://acme.grafana.net"}}, "spec.namespace", stackRule},
+		{"Grafana Cloud with an organization", connectionKind, []edit{{"spec.url", "https://acme.grafana.net/"}, {"spec.namespace", "org-2"}}, "spec.namespace", stackRule},
+		{"Grafana Cloud in capitals, with a dot and a port", connectionKind, []edit{{"spec.url", "https://acme.Grafana.NET.:443/x"}}, "spec.namespace", stackRule},
+
+		{"upper-case apiVersion", connectionKind, []edit{{"spec.apiVersion", "V1"}}, "spec.apiVersion", versionRule},
+		{"apiVersion with its group", connectionKind, []edit{{"spec.apiVersion", "secret.grafana.app/v1beta1"}}, "spec.apiVersion", versionRule},
+		{"apiVersion of 64 characters", connectionKind, []edit{{"spec.apiVersion", "v" + strings.Repeat("1", 63)}}, "spec.apiVersion", versionRule},
+
+		{"resyncPeriod in days", connectionKind, []edit{{"spec.resyncPeriod", "1d"}}, "spec.resyncPeriod", resyncRule},
+		{"resyncPeriod beyond all time", connectionKind, []edit{{"spec.resyncPeriod", "99999999999999999999h"}}, "spec.resyncPeriod", resyncRule},
+		{"resyncPeriod of 4.999s", connectionKind, []edit{{"spec.resyncPeriod", "4.999s"}}, "spec.resyncPeriod", resyncRule},
+		{"resyncPeriod of more than a week", connectionKind, []edit{{"spec.resyncPeriod", "168h1s"}}, "spec.resyncPeriod", resyncRule},
+		{"negative resyncPeriod", connectionKind, []edit{{"spec.resyncPeriod", "-10m"}}, "spec.resyncPeriod", resyncRule},
+		{"empty resyncPeriod", connectionKind, []edit{{"spec.resyncPeriod", ""}}, "spec.resyncPeriod", resyncRule},
+		{"resyncPeriod without a unit", connectionKind, []edit{{"spec.resyncPeriod", "600"}}, "spec.resyncPeriod", resyncRule},
+		{"resyncPeriod of 33 characters", connectionKind, []edit{{"spec.resyncPeriod", "0001.000000000h000001.00000000m1s"}}, "spec.resyncPeriod", resyncRule},
+		{"requestTimeout in days", connectionKind, []edit{{"spec.requestTimeout", "1d"}}, "spec.requestTimeout", timeoutRule},
+		{"requestTimeout beyond all time", connectionKind, []edit{{"spec.requestTimeout", "99999999999999999999h"}}, "spec.requestTimeout", timeoutRule},
+		{"requestTimeout of 0s", connectionKind, []edit{{"spec.requestTimeout", "0s"}}, "spec.requestTimeout", timeoutRule},
+		{"requestTimeout of 999ms", connectionKind, []edit{{"spec.requestTimeout", "999ms"}}, "spec.requestTimeout", timeoutRule},
+		{"requestTimeout of 2m1s", connectionKind, []edit{{"spec.requestTimeout", "2m1s"}}, "spec.requestTimeout", timeoutRule},
+
+		{"serverName with a scheme", connectionKind, []edit{{"spec.tls.serverName", "https://acme.example.com"}}, "spec.tls.serverName", serverNameRule},
+		{"serverName of 254 characters", connectionKind, []edit{{"spec.tls.serverName", strings.Repeat("a", 254)}}, "spec.tls.serverName", serverNameRule},
+		{"CA without a key", connectionKind, []edit{{"spec.tls.caSecretRef", map[string]any{"name": "ca"}}}, "spec.tls.caSecretRef.key", "Required value"},
+		{"no credentials", connectionKind, []edit{{"spec.credentials", nil}}, "spec.credentials", "Required value"},
+		{"no token", connectionKind, []edit{{"spec.credentials.tokenSecretRef", nil}}, "spec.credentials.tokenSecretRef", "Required value"},
+
+		{"nobody allowed", clusterConnectionKind, []edit{{"spec.allowedNamespaces", nil}}, "spec.allowedNamespaces", "Required value"},
+		{"unknown from", clusterConnectionKind, []edit{{"spec.allowedNamespaces.from", "Same"}}, "spec.allowedNamespaces.from", `supported values: "All", "Selector"`},
+		{"Selector without a selector", clusterConnectionKind, []edit{{"spec.allowedNamespaces.from", "Selector"}}, "spec.allowedNamespaces.selector", "must be given with from: Selector"},
+		{"All with a selector", clusterConnectionKind, []edit{{"spec.allowedNamespaces.selector", map[string]any{}}}, "spec.allowedNamespaces.selector", "must not be given with from: All"},
+		{"unknown operator", clusterConnectionKind, []edit{{"spec.allowedNamespaces", selector(expression("Is", "a"))}}, "spec.allowedNamespaces.selector.matchExpressions", "must use the operators In, NotIn, Exists or DoesNotExist"},
+		{"In without values", clusterConnectionKind, []edit{{"spec.allowedNamespaces", selector(expression("In"))}}, "spec.allowedNamespaces.selector.matchExpressions", expressionRule},
+		{"Exists with values", clusterConnectionKind, []edit{{"spec.allowedNamespaces", selector(expression("Exists", "a"))}}, "spec.allowedNamespaces.selector.matchExpressions", expressionRule},
+		{"65 expressions", clusterConnectionKind, []edit{{"spec.allowedNamespaces", selector(slices.Repeat([]any{expression("Exists")}, 65)...)}}, "spec.allowedNamespaces.selector.matchExpressions", "must have at most 64 expressions"},
+		{"65 labels", clusterConnectionKind, []edit{{"spec.allowedNamespaces", map[string]any{"from": "Selector", "selector": map[string]any{"matchLabels": labels}}}}, "spec.allowedNamespaces.selector.matchLabels", "must have at most 64 labels"},
+		{"the rules of all connections: organization 1", clusterConnectionKind, []edit{{"spec.namespace", "org-1"}}, "spec.namespace", "must be default: this is how Grafana calls organization 1"},
+		{"the rules of all connections: no stack", clusterConnectionKind, []edit{{"spec.url", "https://acme.grafana.net"}}, "spec.namespace", stackRule},
+		{"the rules of all connections: a user", clusterConnectionKind, []edit{{"spec.url", "https://admin:hunter2@acme.example.com"}}, "spec.url", userRule},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			err := dryRun(t, newObject(t, tc.kind, tc.edits...))
+			if !apierrors.IsInvalid(err) {
+				t.Fatalf("got %v, want it refused as invalid", err)
+			}
+			if !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %q, want it to say %q", err, tc.want)
+			}
+			causes := complaints(err)
+			if len(causes) != 1 || causes[0].Field != tc.field {
+				t.Fatalf("got complaints %+v, want one, of %s", causes, tc.field)
+			}
+			for _, words := range []string{"bytes", "should match", "error", "hunter2"} {
+				if strings.Contains(causes[0].Message, words) {
+					t.Errorf("got %q, want it without %q", causes[0].Message, words)
+				}
+			}
+		})
+	}
+}
+
+func TestGrafanaNamespaceCannotBeChanged(t *testing.T) {
+	c, _ := newClient(t)
+	const want = "cannot be changed: create another connection"
+	for _, kind := range []string{connectionKind, clusterConnectionKind} {
+		object := newObject(t, kind, edit{"spec.namespace", "org-2"})
+		if err := c.Create(t.Context(), object); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { deleteObject(t, c, object) })
+		for what, patch := range map[string]string{
+			"another organization": `{"spec":{"namespace":"org-3"}}`,
+			"the default":          `{"spec":{"namespace":"default"}}`,
+			"a removal":            `{"spec":{"namespace":null}}`,
+		} {
+			err := c.Patch(t.Context(), object.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(patch)))
+			if causes := complaints(err); len(causes) != 1 || !strings.Contains(causes[0].Message, want) {
+				t.Errorf("%s: %s: got %v, want %q", kind, what, err, want)
+			}
+		}
+		patch := `{"spec":{"url":"http://grafana.example.com:3000/grafana","namespace":"org-2"}}`
+		if err := c.Patch(t.Context(), object.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
+			t.Errorf("%s: another url: %v", kind, err)
+		}
+	}
+}
+
+func TestReferencesHaveNoNamespace(t *testing.T) {
+	for _, tc := range []struct {
+		kind string
+		path string
+	}{
+		{secureValueKind, "spec.connectionRef.namespace"},
+		{secureValueKind, "spec.valueFrom.secretKeyRef.namespace"},
+		{connectionKind, "spec.credentials.tokenSecretRef.namespace"},
+		{clusterConnectionKind, "spec.credentials.tokenSecretRef.namespace"},
+	} {
+		err := dryRun(t, newObject(t, tc.kind, edit{tc.path, "other"}))
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("unknown field %q", tc.path)) {
+			t.Errorf("%s: got %v, want %s refused as unknown", tc.kind, err, tc.path)
+		}
+	}
+}
+
+func TestInputAtTheBoundsIsAccepted(t *testing.T) {
+	long := strings.Repeat("a", 253)
+	for _, tc := range []struct {
+		name  string
+		kind  string
+		edits []edit
+	}{
+		{"nothing but what is required", secureValueKind, nil},
+		{"description of 1 character", secureValueKind, []edit{{"spec.description", "x"}}},
+		{"description of 25 emoji", secureValueKind, []edit{{"spec.description", strings.Repeat("🔑", 25)}}},
+		{"64 decrypters", secureValueKind, []edit{{"spec.decrypters", decrypters(64)}}},
+		{"no decrypters", secureValueKind, []edit{{"spec.decrypters", []any{}}}},
+		{"decrypter of 63 characters", secureValueKind, []edit{{"spec.decrypters", []any{strings.Repeat("a", 63)}}}},
+		{"decrypters that Grafana may come to know", secureValueKind, []edit{{"spec.decrypters", []any{"provisioning.grafana.app", "A_b-1", "a"}}}},
+		{"name of 253 characters", secureValueKind, []edit{{"spec.name", long}}},
+		{"name with dots", secureValueKind, []edit{{"spec.name", "team-a.sm.1"}}},
+		{"Secret name and key of 253 characters", secureValueKind, []edit{{"spec.valueFrom.secretKeyRef", map[string]any{"name": long, "key": long}}}},
+		{"key with all it may have", secureValueKind, []edit{{"spec.valueFrom.secretKeyRef.key", ".A_b-c.1"}}},
+		{"connection name of 253 characters", secureValueKind, []edit{{"spec.connectionRef.name", long}}},
+		{"Retain", secureValueKind, []edit{{"spec.deletionPolicy", "Retain"}}},
+
+		{"nothing but what is required", connectionKind, nil},
+		{"port 65535", connectionKind, []edit{{"spec.url", "https://acme.example.com:65535"}}},
+		{"port 1", connectionKind, []edit{{"spec.url", "http://acme.example.com:1/"}}},
+		{"IPv6 address with a sub-path", connectionKind, []edit{{"spec.url", "http://[::1]:3000/sub/path"}}},
+		{"IPv4 address", connectionKind, []edit{{"spec.url", "http://127.0.0.1:3000"}}},
+		{"host of one label with an underscore", connectionKind, []edit{{"spec.url", "http://grafana_ee"}}},
+		{"host with a dot at its end", connectionKind, []edit{{"spec.url", "https://acme.example.com./grafana/"}}},
+		{"path with an escape and an at sign", connectionKind, []edit{{"spec.url", "https://acme.example.com/a%2Fb/@c:99999"}}},
+		{"URL of 2048 characters", connectionKind, []edit{{"spec.url", "https://acme.example.com/" + strings.Repeat("a", 2048-25)}}},
+		{"organization 2", connectionKind, []edit{{"spec.namespace", "org-2"}}},
+		{"organization 10", connectionKind, []edit{{"spec.namespace", "org-10"}}},
+		{"stack", connectionKind, []edit{{"spec.url", "https://acme.grafana.net"}, {"spec.namespace", "stacks-1"}}},
+		{"stack under a domain of its own", connectionKind, []edit{{"spec.namespace", "stacks-1234"}}},
+		{"host that only looks like Grafana Cloud", connectionKind, []edit{{"spec.url", "https://acme-grafana.net/x.grafana.net"}}},
+		{"apiVersion v1", connectionKind, []edit{{"spec.apiVersion", "v1"}}},
+		{"apiVersion v0alpha1", connectionKind, []edit{{"spec.apiVersion", "v0alpha1"}}},
+		{"resyncPeriod off", connectionKind, []edit{{"spec.resyncPeriod", "0s"}}},
+		{"resyncPeriod of 5s", connectionKind, []edit{{"spec.resyncPeriod", "5s"}}},
+		{"resyncPeriod of a week", connectionKind, []edit{{"spec.resyncPeriod", "168h"}}},
+		{"resyncPeriod of a week, in seconds", connectionKind, []edit{{"spec.resyncPeriod", "604800s"}}},
+		{"resyncPeriod as Go prints it", connectionKind, []edit{{"spec.resyncPeriod", "1h0m1.5s"}}},
+		{"resyncPeriod of 32 characters", connectionKind, []edit{{"spec.resyncPeriod", "0001.00000000h000001.00000000m1s"}}},
+		{"requestTimeout of 1s", connectionKind, []edit{{"spec.requestTimeout", "1s"}}},
+		{"requestTimeout of 2m", connectionKind, []edit{{"spec.requestTimeout", "2m"}}},
+		{"TLS with all it may have", connectionKind, []edit{{"spec.tls", map[string]any{"caSecretRef": map[string]any{"name": "ca", "key": "ca.crt"}, "serverName": "acme.example.com"}}}},
+		{"empty TLS", connectionKind, []edit{{"spec.tls", map[string]any{}}}},
+
+		{"all namespaces", clusterConnectionKind, nil},
+		{"namespaces with a label", clusterConnectionKind, []edit{{"spec.allowedNamespaces", map[string]any{"from": "Selector", "selector": map[string]any{"matchLabels": map[string]any{"team": "a"}}}}}},
+		{"namespaces by all operators", clusterConnectionKind, []edit{{"spec.allowedNamespaces", map[string]any{"from": "Selector", "selector": map[string]any{"matchExpressions": []any{
+			map[string]any{"key": "a", "operator": "In", "values": []any{"b"}},
+			map[string]any{"key": "a", "operator": "NotIn", "values": []any{"c", ""}},
+			map[string]any{"key": "a", "operator": "Exists"},
+			map[string]any{"key": "b", "operator": "DoesNotExist", "values": []any{}},
+		}}}}}},
+		{"empty selector", clusterConnectionKind, []edit{{"spec.allowedNamespaces", map[string]any{"from": "Selector", "selector": map[string]any{}}}}},
+	} {
+		t.Run(tc.kind+": "+tc.name, func(t *testing.T) {
+			if err := dryRun(t, newObject(t, tc.kind, tc.edits...)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
