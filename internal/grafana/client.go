@@ -1,0 +1,291 @@
+// Package grafana is a client of Grafana's Secrets Management HTTP API.
+//
+// It makes each call once, follows no redirect, sends the token to the configured origin alone, and passes on no word of the
+// server's. Facts about the API are from Grafana's documentation, page "Secrets Management API".
+package grafana
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	maxObjectBytes = 1 << 20  // of an answer about one secure value
+	maxListBytes   = 64 << 20 // of a list
+
+	connectTimeout     = 5 * time.Second
+	idleTimeout        = 90 * time.Second
+	maxIdleConnections = 16
+)
+
+// Config is what a client is made of.
+type Config struct {
+	// URL is where Grafana answers: http or https, a sub-path is allowed; no user, query or fragment.
+	URL string
+	// Namespace is Grafana's: default, org-<id> or stacks-<id>.
+	Namespace string
+	// APIVersion is the version of secret.grafana.app, as v1beta1.
+	APIVersion string
+	// Token is that of a service account.
+	Token Token
+	// CAData are the certificates (PEM) to trust; none: those of the system.
+	CAData []byte
+	// ServerName is the name to look for on the certificate; empty: the host of URL.
+	ServerName string
+	// Timeout bounds one call, its body included.
+	Timeout time.Duration
+	// UserAgent is sent with each request.
+	UserAgent string
+}
+
+// Client calls one namespace of one Grafana. It is safe for concurrent use. It keeps connections open; see
+// CloseIdleConnections.
+type Client struct {
+	http       *http.Client
+	collection *url.URL
+	cfg        Config
+}
+
+// New returns a client. No call is made. An error for which errors.Is(err, ErrTLS) is about CAData.
+func New(cfg Config) (*Client, error) {
+	base, err := parseURL(cfg.URL)
+	if err != nil {
+		return nil, err
+	}
+	if !cfg.Token.IsPrintable() {
+		return nil, errors.New("the token holds characters that no token has")
+	}
+	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cfg.ServerName}
+	if len(cfg.CAData) > 0 {
+		tlsConfig.RootCAs = x509.NewCertPool()
+		if !tlsConfig.RootCAs.AppendCertsFromPEM(cfg.CAData) {
+			return nil, fmt.Errorf("%w: the CA holds no PEM certificate", ErrTLS)
+		}
+	}
+	return &Client{
+		cfg:        cfg,
+		collection: base.JoinPath("apis", apiGroup, cfg.APIVersion, "namespaces", cfg.Namespace, "securevalues"),
+		http: &http.Client{
+			Transport: &http.Transport{
+				Proxy:                 http.ProxyFromEnvironment,
+				DialContext:           (&net.Dialer{Timeout: connectTimeout}).DialContext,
+				TLSClientConfig:       tlsConfig,
+				TLSHandshakeTimeout:   connectTimeout,
+				ForceAttemptHTTP2:     true,
+				MaxIdleConnsPerHost:   maxIdleConnections,
+				IdleConnTimeout:       idleTimeout,
+				DisableCompression:    true, // a small answer must not unfold into a large one
+				ResponseHeaderTimeout: cfg.Timeout,
+			},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}, nil
+}
+
+// parseURL reads the address of a Grafana, and refuses what could send the token elsewhere than a reader of it thinks.
+func parseURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil: // its text would repeat the URL
+		return nil, errors.New("the URL cannot be read")
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, errors.New("the URL must begin with http:// or https://")
+	case u.Host == "" || u.Hostname() == "" || u.Opaque != "":
+		return nil, errors.New("the URL names no host")
+	case u.User != nil:
+		return nil, errors.New("the URL must not hold a user or password")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(s, "#"):
+		return nil, errors.New("the URL must not hold a query or fragment")
+	}
+	return u, nil
+}
+
+// Create makes a secure value. ErrAlreadyExists says that the name is taken.
+func (c *Client) Create(ctx context.Context, sv *SecureValue) (*SecureValue, error) {
+	return c.write(ctx, opCreate, http.MethodPost, c.collection, sv)
+}
+
+// Update replaces a secure value by sv, labels and annotations included. ErrNotFound says that there is none to replace.
+func (c *Client) Update(ctx context.Context, sv *SecureValue) (*SecureValue, error) {
+	return c.write(ctx, opUpdate, http.MethodPut, c.item(sv.Name), sv)
+}
+
+func (c *Client) write(ctx context.Context, op operation, method string, u *url.URL, sv *SecureValue) (*SecureValue, error) {
+	if err := sv.validate(); err != nil {
+		return nil, &Error{Op: string(op), Name: sv.Name, kind: ErrInvalid, cause: err}
+	}
+	body, err := encode(sv, c.cfg.APIVersion, c.cfg.Namespace)
+	if err != nil {
+		return nil, &Error{Op: string(op), Name: sv.Name, kind: ErrInvalid, cause: err}
+	}
+	defer clear(body)
+	return c.one(ctx, op, method, u, sv.Name, body)
+}
+
+// Get returns a secure value, without its value.
+func (c *Client) Get(ctx context.Context, name string) (*SecureValue, error) {
+	return c.one(ctx, opGet, http.MethodGet, c.item(name), name, nil)
+}
+
+// one makes a call that answers with the secure value of that name.
+func (c *Client) one(ctx context.Context, op operation, method string, u *url.URL, name string, body []byte) (*SecureValue, error) {
+	var answer *SecureValue
+	err := c.do(ctx, op, method, u, name, body, func(r io.Reader) error {
+		content, err := readAll(r, maxObjectBytes)
+		if err == nil {
+			answer, err = decodeObject(content, name)
+		}
+		return err
+	})
+	return answer, err
+}
+
+// List returns the secure values of the namespace that match the label selector; all of them if it is empty. Those that the
+// token may not read are left out by the server without a word.
+func (c *Client) List(ctx context.Context, labelSelector string) ([]SecureValue, error) {
+	u := *c.collection
+	if labelSelector != "" {
+		u.RawQuery = url.Values{"labelSelector": {labelSelector}}.Encode()
+	}
+	var values []SecureValue
+	err := c.do(ctx, opList, http.MethodGet, &u, "", nil, func(r io.Reader) error {
+		bounded := &io.LimitedReader{R: r, N: maxListBytes}
+		var err error
+		values, err = decodeList(bounded)
+		if bounded.N <= 0 {
+			err = errMalformed
+		}
+		return err
+	})
+	return values, err
+}
+
+// Delete deletes a secure value. ErrNotFound says that there is none.
+func (c *Client) Delete(ctx context.Context, name string) error {
+	return c.do(ctx, opDelete, http.MethodDelete, c.item(name), name, nil, func(r io.Reader) error {
+		content, err := readAll(r, maxObjectBytes)
+		if err != nil {
+			return err
+		}
+		return decodeDeleted(content, name)
+	})
+}
+
+// CloseIdleConnections closes the connections that no call uses.
+func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
+
+// item returns the URL of a secure value. JoinPath would resolve "." and "..", so the name is escaped and appended.
+func (c *Client) item(name string) *url.URL {
+	u := *c.collection
+	u.RawPath = u.EscapedPath() + "/" + url.PathEscape(name)
+	u.Path += "/" + name
+	return &u
+}
+
+// do makes one call, once. A success is read by decode, and one that it does not understand is ErrInvalidResponse.
+func (c *Client) do(
+	ctx context.Context, op operation, method string, u *url.URL, name string, body []byte, decode func(io.Reader) error,
+) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+
+	fail := func(e *Error) error {
+		e.Op, e.Name = string(op), name
+		return e
+	}
+	req, err := c.request(ctx, method, u, body)
+	if err != nil {
+		return fail(&Error{kind: ErrInvalid, cause: err})
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fail(transportError(ctx, err))
+	}
+	defer func() { _ = resp.Body.Close() }()
+
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		content, _ := io.ReadAll(io.LimitReader(resp.Body, maxObjectBytes)) // the code alone tells enough
+		return fail(failure(resp.StatusCode, resp.Header, content, time.Now()))
+	}
+	tracked := &trackingReader{r: resp.Body}
+	if err := decode(tracked); err != nil {
+		if tracked.err != nil {
+			e := transportError(ctx, tracked.err)
+			e.StatusCode = resp.StatusCode
+			return fail(e)
+		}
+		return fail(&Error{kind: ErrInvalidResponse, StatusCode: resp.StatusCode})
+	}
+	return nil
+}
+
+func (c *Client) request(ctx context.Context, method string, u *url.URL, body []byte) (*http.Request, error) {
+	var reader io.Reader
+	if body != nil {
+		reader = bytes.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), reader)
+	if err != nil {
+		return nil, err
+	}
+	// Without GetBody, the transport cannot send a body a second time by itself.
+	req.GetBody = nil
+	req.Header.Set("Authorization", "Bearer "+string(c.cfg.Token.content))
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", c.cfg.UserAgent)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return req, nil
+}
+
+// transportError says why there was no answer, or no whole one.
+func transportError(ctx context.Context, err error) *Error {
+	e := &Error{kind: ErrUnreachable}
+	if ctx.Err() != nil {
+		e.cause = ctx.Err()
+		return e
+	}
+	var (
+		alert        tls.AlertError
+		record       tls.RecordHeaderError
+		verification *tls.CertificateVerificationError
+	)
+	if errors.As(err, &alert) || errors.As(err, &record) || errors.As(err, &verification) {
+		e.kind = ErrTLS
+	}
+	return e
+}
+
+// trackingReader remembers why a body could not be read.
+type trackingReader struct {
+	r   io.Reader
+	err error
+}
+
+func (t *trackingReader) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // a Reader returns io.EOF itself
+		t.err = err
+	}
+	return n, err
+}
+
+// readAll reads a body of at most limit bytes.
+func readAll(r io.Reader, limit int64) ([]byte, error) {
+	content, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(content)) > limit {
+		err = errMalformed
+	}
+	return content, err
+}

@@ -1,0 +1,222 @@
+package grafana
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// What a call may fail with, to be asked with errors.Is. Secrets Management API, status codes of each endpoint.
+var (
+	// ErrUnauthorized: the token is refused (401).
+	ErrUnauthorized = errors.New("token refused")
+	// ErrForbidden: the token lacks the action (403).
+	ErrForbidden = errors.New("action forbidden")
+	// ErrNamespaceRejected: the token is not of this org or stack, or the namespace is none (403, or 500 in plain text).
+	ErrNamespaceRejected = errors.New("namespace rejected")
+	// ErrNotFound: there is no secure value of that name, or the token may not see it.
+	ErrNotFound = errors.New("secure value not found")
+	// ErrAPINotServed: the server does not know the API in this version (a 404 that speaks of no secure value).
+	ErrAPINotServed = errors.New("API not served")
+	// ErrAlreadyExists: the name is taken (409).
+	ErrAlreadyExists = errors.New("name taken")
+	// ErrConflict: it was changed since it was read (409).
+	ErrConflict = errors.New("changed meanwhile")
+	// ErrInvalid: the server refuses the object as it is (400, 413, 422), or would.
+	ErrInvalid = errors.New("refused as invalid")
+	// ErrRateLimited: too many requests (429).
+	ErrRateLimited = errors.New("too many requests")
+	// ErrUnavailable: the server failed (any other answer).
+	ErrUnavailable = errors.New("server failed")
+	// ErrRedirect: the server wants the client to go elsewhere, which it never does.
+	ErrRedirect = errors.New("redirect refused")
+	// ErrTLS: the server's certificate could not be verified, or no connection be agreed on.
+	ErrTLS = errors.New("TLS failed")
+	// ErrUnreachable: there was no answer, or no whole one. What became of a write is not known.
+	ErrUnreachable = errors.New("no answer")
+	// ErrInvalidResponse: the answer claims success and is not one of the API. What became of a write is not known.
+	ErrInvalidResponse = errors.New("not an answer of the API")
+)
+
+// maxRetryAfter bounds how long a server can make its clients wait.
+const maxRetryAfter = time.Hour
+
+// operation is one of the five calls.
+type operation string
+
+const (
+	opCreate operation = "create"
+	opGet    operation = "get"
+	opList   operation = "list"
+	opUpdate operation = "update"
+	opDelete operation = "delete"
+)
+
+// Error is a call that failed. Its text is our own: it holds the HTTP code, and of the server's answer only reasons and
+// field names that are known beforehand.
+type Error struct {
+	Op         string        // create, get, list, update or delete
+	Name       string        // of the secure value; empty for list
+	StatusCode int           // 0 where there was no answer
+	Fields     []string      // that the server finds invalid, if it is ErrInvalid
+	RetryAfter time.Duration // that the server asks for; 0 where it does not, at most an hour
+
+	kind  error // one of the sentinels
+	cause error // of this side; may be nil. It is never printed: it may hold the server's words
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Op)
+	if e.Name != "" {
+		fmt.Fprintf(&b, " secure value %q", e.Name)
+	} else {
+		b.WriteString(" secure values")
+	}
+	b.WriteString(": " + e.kind.Error())
+	if e.StatusCode != 0 {
+		fmt.Fprintf(&b, " (HTTP %d)", e.StatusCode)
+	}
+	if len(e.Fields) > 0 {
+		b.WriteString(": " + strings.Join(e.Fields, ", "))
+	}
+	return b.String()
+}
+
+// Format prints the text, whatever the verb, so that the cause is not printed with %#v.
+func (e *Error) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(e.Error())) }
+
+// Unwrap gives the sentinel, and the cause on this side, as context.Canceled.
+func (e *Error) Unwrap() []error {
+	if e.cause == nil {
+		return []error{e.kind}
+	}
+	return []error{e.kind, e.cause}
+}
+
+// Action is the permission in Grafana that the call needs: Secrets Management API, "Required permissions" of each endpoint.
+func (e *Error) Action() string {
+	action := "read"
+	switch operation(e.Op) {
+	case opCreate:
+		action = "create"
+	case opUpdate:
+		action = "write"
+	case opDelete:
+		action = "delete"
+	case opGet, opList:
+	}
+	return "secret.securevalues:" + action
+}
+
+// wireFailure is what a Status of the API tells of a failure, as far as it is used.
+type wireFailure struct {
+	Kind    string `json:"kind"`
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+	Details struct {
+		Kind              string `json:"kind"`
+		RetryAfterSeconds int64  `json:"retryAfterSeconds"`
+		Causes            []struct {
+			Field string `json:"field"`
+		} `json:"causes"`
+	} `json:"details"`
+}
+
+// failure reads an answer that is no success.
+func failure(code int, header http.Header, body []byte, now time.Time) *Error {
+	var status wireFailure
+	if json.Unmarshal(body, &status) != nil || status.Kind != "Status" {
+		status = wireFailure{}
+	}
+	return &Error{
+		StatusCode: code,
+		Fields:     knownFields(status),
+		RetryAfter: retryAfter(header, status, now),
+		kind:       kindOf(code, status, body),
+	}
+}
+
+// kindOf says which sentinel an answer means.
+func kindOf(code int, status wireFailure, body []byte) error {
+	switch {
+	case code >= 300 && code < 400:
+		return ErrRedirect
+	case code == http.StatusUnauthorized:
+		return ErrUnauthorized
+	case code == http.StatusForbidden && speaksOfNamespace(status.Message):
+		return ErrNamespaceRejected
+	case code == http.StatusForbidden:
+		return ErrForbidden
+	case code == http.StatusNotFound && status.Reason == "NotFound" && status.Details.Kind != "":
+		return ErrNotFound
+	case code == http.StatusNotFound:
+		return ErrAPINotServed
+	case code == http.StatusConflict && status.Reason == "AlreadyExists":
+		return ErrAlreadyExists
+	case code == http.StatusConflict:
+		return ErrConflict
+	case code == http.StatusBadRequest, code == http.StatusRequestEntityTooLarge, code == http.StatusUnprocessableEntity:
+		return ErrInvalid
+	case code == http.StatusTooManyRequests:
+		return ErrRateLimited
+	case code == http.StatusInternalServerError && status.Kind == "" && speaksOfMalformedNamespace(string(body)):
+		return ErrNamespaceRejected
+	default:
+		return ErrUnavailable
+	}
+}
+
+// speaksOfNamespace reports whether a refusal is about the org or stack and not about an action. The words are those of
+// Grafana's namespace authorizer.
+func speaksOfNamespace(message string) bool {
+	message = strings.ToLower(message)
+	return strings.Contains(message, "invalid org") || strings.Contains(message, "invalid namespace") ||
+		strings.Contains(message, "invalid stack")
+}
+
+// speaksOfMalformedNamespace recognises the plain text that Grafana answers to a namespace that is none.
+func speaksOfMalformedNamespace(body string) bool {
+	return strings.Contains(body, "use default rather than") || strings.Contains(strings.ToLower(body), "invalid namespace") ||
+		strings.Contains(body, "invalid stack id") || strings.Contains(body, "invalid org id")
+}
+
+// fieldPattern is how the API names the fields that it finds invalid.
+var fieldPattern = regexp.MustCompile(`^(metadata\.(name|namespace|labels|annotations|ownerReferences)|` +
+	`spec(\.(description|value|ref|keeper|decrypters(\.?\[\d{1,3}\])?))?)$`)
+
+// knownFields returns the names of the fields that the server finds invalid, as far as they are names that we know.
+func knownFields(status wireFailure) []string {
+	var fields []string
+	for _, cause := range status.Details.Causes {
+		if fieldPattern.MatchString(cause.Field) && len(fields) < MaxDecrypters {
+			fields = append(fields, strings.Replace(cause.Field, ".[", "[", 1))
+		}
+	}
+	return fields
+}
+
+// retryAfter returns how long the server asks to wait: RFC 9110, section 10.2.3, or the details of a Status.
+func retryAfter(header http.Header, status wireFailure, now time.Time) time.Duration {
+	wait := parseRetryAfter(header.Get("Retry-After"), now)
+	if seconds := status.Details.RetryAfterSeconds; wait == 0 && seconds > 0 {
+		wait = time.Duration(min(seconds, int64(maxRetryAfter/time.Second))) * time.Second
+	}
+	return wait
+}
+
+// parseRetryAfter reads seconds or a date. What it does not understand is no wait.
+func parseRetryAfter(s string, now time.Time) time.Duration {
+	if seconds, err := strconv.ParseUint(strings.TrimSpace(s), 10, 64); err == nil {
+		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
+	}
+	if at, err := http.ParseTime(s); err == nil {
+		return min(max(at.Sub(now), 0), maxRetryAfter)
+	}
+	return 0
+}

@@ -1,0 +1,102 @@
+package grafana
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+)
+
+// MaxValueBytes is the longest value that Grafana takes, counted before JSON escaping: Secrets Management API, "Create a
+// secure value", spec.value.
+const MaxValueBytes = 24576
+
+// What Validate may find wrong with a value.
+var (
+	ErrValueEmpty    = errors.New("value is empty")
+	ErrValueTooLarge = fmt.Errorf("value is longer than %d bytes", MaxValueBytes)
+	ErrValueNotUTF8  = errors.New("value is not UTF-8 text")
+)
+
+// Value is the content of a secure value. It does not print, and marshals as "[redacted]" everywhere but in the body of a
+// request.
+type Value struct{ content secret }
+
+// NewValue returns the value made of content, which must not be changed afterwards.
+func NewValue(content []byte) Value { return Value{secret(content)} }
+
+// Bytes returns the content. It is the one way out; what it returns must not be kept or shown.
+func (v Value) Bytes() []byte { return v.content }
+
+// Validate reports whether Grafana would take the value as it is: ErrValueEmpty, ErrValueTooLarge or ErrValueNotUTF8.
+func (v Value) Validate() error {
+	switch {
+	case len(v.content) == 0:
+		return ErrValueEmpty
+	case len(v.content) > MaxValueBytes:
+		return ErrValueTooLarge
+	case !utf8.Valid(v.content): // JSON would replace what is not, without a word
+		return ErrValueNotUTF8
+	}
+	return nil
+}
+
+// Format implements fmt.Formatter.
+func (v Value) Format(f fmt.State, verb rune) { v.content.Format(f, verb) }
+
+// MarshalJSON implements json.Marshaler.
+func (v Value) MarshalJSON() ([]byte, error) { return v.content.MarshalJSON() }
+
+// MarshalText implements encoding.TextMarshaler.
+func (v Value) MarshalText() ([]byte, error) { return v.content.MarshalText() }
+
+// Token is the token of a service account. It does not print.
+type Token struct{ content secret }
+
+// cloudAccessPolicyPrefix begins the tokens of Grafana Cloud's own API, which this API does not take.
+const cloudAccessPolicyPrefix = "glc_"
+
+// NewToken returns the token that content holds, without the white space around it.
+func NewToken(content []byte) Token { return Token{secret(bytes.Clone(bytes.TrimSpace(content)))} }
+
+// Empty reports whether there is no token.
+func (t Token) Empty() bool { return len(t.content) == 0 }
+
+// IsCloudAccessPolicy reports whether this is a token of a Grafana Cloud access policy.
+func (t Token) IsCloudAccessPolicy() bool {
+	return bytes.HasPrefix(t.content, []byte(cloudAccessPolicyPrefix))
+}
+
+// IsPrintable reports whether the token can be sent in a header: visible ASCII only.
+func (t Token) IsPrintable() bool {
+	for _, b := range t.content {
+		if b <= ' ' || b > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// Format implements fmt.Formatter.
+func (t Token) Format(f fmt.State, verb rune) { t.content.Format(f, verb) }
+
+// MarshalJSON implements json.Marshaler.
+func (t Token) MarshalJSON() ([]byte, error) { return t.content.MarshalJSON() }
+
+// MarshalText implements encoding.TextMarshaler.
+func (t Token) MarshalText() ([]byte, error) { return t.content.MarshalText() }
+
+// redacted stands for a secret wherever it would be printed.
+const redacted = "[redacted]"
+
+// secret holds bytes that do not print.
+type secret []byte
+
+// Format prints the placeholder, whatever the verb.
+func (secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+
+// MarshalJSON marshals the placeholder.
+func (secret) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
+
+// MarshalText marshals the placeholder.
+func (secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
