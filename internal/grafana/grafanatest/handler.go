@@ -1,0 +1,480 @@
+package grafanatest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+const (
+	group        = "secret.grafana.app"
+	maxBodyBytes = 16 << 20
+	maxValue     = 24576
+	maxRunes     = 25
+	maxServices  = 64
+)
+
+// reply is an answer before it is sent.
+type reply struct {
+	code        int
+	contentType string
+	body        []byte
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	call, path := s.parse(r)
+	call.Start = time.Now()
+	defer func() {
+		call.End = time.Now()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.calls = append(s.calls, call)
+	}()
+
+	s.mu.Lock()
+	fault, latency := s.match(call), s.latency
+	s.mu.Unlock()
+	if fault == nil {
+		fault = &Fault{}
+	}
+	if !s.wait(r, latency+fault.Delay) || (fault.Hang && !s.hang(r, fault)) {
+		cut(w)
+		return
+	}
+
+	var answer reply
+	switch scripted := fault.Code != 0; {
+	case fault.Cut, fault.AfterEffect && !scripted:
+		if fault.AfterEffect {
+			s.answer(r, call, path)
+		}
+		cut(w)
+		return
+	case scripted:
+		if fault.AfterEffect {
+			s.answer(r, call, path)
+		}
+		answer = reply{code: fault.Code, contentType: fault.ContentType, body: []byte(fault.Body)}
+	default:
+		answer = s.answer(r, call, path)
+		if fault.Rewrite != nil {
+			answer.body = fault.Rewrite(answer.body)
+		}
+	}
+	maps.Copy(w.Header(), fault.Header)
+	if answer.contentType != "" {
+		w.Header().Set("Content-Type", answer.contentType)
+	}
+	call.Code = answer.code
+	w.WriteHeader(answer.code)
+	_, _ = w.Write(answer.body)
+}
+
+// wait waits, and reports false if the caller gave up or the server was closed.
+func (s *Server) wait(r *http.Request, d time.Duration) bool {
+	if d == 0 {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-r.Context().Done():
+	case <-s.closed:
+	}
+	return false
+}
+
+func (s *Server) hang(r *http.Request, f *Fault) bool {
+	_, _ = io.Copy(io.Discard, r.Body) // or the server would not see that the caller gave up
+	select {
+	case <-f.removed:
+		return true
+	case <-r.Context().Done():
+	case <-s.closed:
+	}
+	return false
+}
+
+// cut drops the connection without an answer.
+func cut(http.ResponseWriter) { panic(http.ErrAbortHandler) }
+
+var pathPattern = regexp.MustCompile(`^/apis/` + regexp.QuoteMeta(group) + `/([^/]+)/namespaces/([^/]+)/securevalues(?:/([^/]+))?$`)
+
+// route is a path of the API.
+type route struct {
+	known      bool
+	apiVersion string
+}
+
+// parse reads what a request asks for.
+func (s *Server) parse(r *http.Request) (Call, route) {
+	call := Call{Method: r.Method, UserAgent: r.UserAgent(), Selector: r.URL.Query().Get("labelSelector")}
+	path, under := strings.CutPrefix(r.URL.Path, s.options.basePath)
+	m := pathPattern.FindStringSubmatch(path)
+	if !under || m == nil {
+		return call, route{}
+	}
+	call.Namespace, call.Name = m[2], m[3]
+	switch {
+	case r.Method == http.MethodPost && call.Name == "":
+		call.Verb = VerbCreate
+	case r.Method == http.MethodGet && call.Name == "":
+		call.Verb = VerbList
+	case r.Method == http.MethodGet:
+		call.Verb = VerbGet
+	case r.Method == http.MethodPut && call.Name != "":
+		call.Verb = VerbUpdate
+	case r.Method == http.MethodDelete && call.Name != "":
+		call.Verb = VerbDelete
+	}
+	return call, route{known: true, apiVersion: m[1]}
+}
+
+// answer does what is asked. Authentication comes first, then the API's presence, the namespace, the permission, and only
+// then the body and what is stored.
+func (s *Server) answer(r *http.Request, call Call, path route) reply {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	permissions, known := s.tokens[token]
+	switch {
+	case !bearer:
+		return jsonReply(http.StatusUnauthorized, map[string]any{"message": "Unauthorized"})
+	case !known:
+		return jsonReply(http.StatusUnauthorized, map[string]any{
+			"extra": nil, "message": "Invalid API key", "messageId": "api-key.invalid", "statusCode": 401, "traceID": "",
+		})
+	case s.options.notServed || !path.known || path.apiVersion != s.options.apiVersion:
+		return plainReply(http.StatusNotFound, "404 page not found\n")
+	case call.Verb == "":
+		return plainReply(http.StatusMethodNotAllowed, "method not allowed\n")
+	}
+	if problem := malformedNamespace(call.Namespace); problem != "" {
+		return plainReply(http.StatusInternalServerError, "Internal Server Error: "+strconv.Quote(r.URL.Path)+": "+problem+"\n")
+	}
+	if !slices.Contains(s.options.namespaces, call.Namespace) {
+		return forbidden(call, "invalid namespace")
+	}
+	if !allowed(permissions, call.Verb.action(), call.Namespace, call.Name) {
+		return forbidden(call, "unauthorized request")
+	}
+	if call.Verb == VerbList && r.URL.Query().Get("watch") == "true" {
+		return failureReply(http.StatusMethodNotAllowed, "MethodNotAllowed", "watch is not supported on resources of kind \"securevalues\"", nil)
+	}
+	return s.act(r, call, permissions)
+}
+
+func (s *Server) act(r *http.Request, call Call, permissions []Permission) reply {
+	switch call.Verb {
+	case VerbCreate:
+		return s.create(r, call)
+	case VerbUpdate:
+		return s.update(r, call)
+	case VerbList:
+		return s.list(r, call, permissions)
+	case VerbGet, VerbDelete:
+	}
+	v := s.values[call.Namespace][call.Name]
+	if v == nil {
+		return notFound(call.Name)
+	}
+	if call.Verb == VerbGet {
+		return s.object(http.StatusOK, call.Namespace, v)
+	}
+	delete(s.values[call.Namespace], call.Name)
+	return jsonReply(http.StatusOK, map[string]any{
+		"kind": "Status", "apiVersion": "v1", "metadata": map[string]any{}, "status": "Success", "code": 200,
+	})
+}
+
+// malformedNamespace says what is wrong with a namespace that cannot be one.
+func malformedNamespace(namespace string) string {
+	if id, stack := strings.CutPrefix(namespace, "stacks-"); stack {
+		if _, err := strconv.ParseInt(id, 10, 64); err != nil {
+			return "invalid stack id"
+		}
+	}
+	if id, org := strings.CutPrefix(namespace, "org-"); org {
+		if n, err := strconv.ParseInt(id, 10, 64); err != nil {
+			return "invalid org id"
+		} else if n == 1 {
+			return "use default rather than org-1"
+		}
+	}
+	return ""
+}
+
+func allowed(permissions []Permission, action Verb, namespace, name string) bool {
+	return slices.ContainsFunc(permissions, func(p Permission) bool {
+		return p.Action == action && (p.Namespace == "*" || p.Namespace == namespace) && (p.Name == "" || name == "" || p.Name == name)
+	})
+}
+
+// body is what a client sends.
+type body struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
+		Name            string            `json:"name"`
+		GenerateName    string            `json:"generateName"`
+		Namespace       string            `json:"namespace"`
+		ResourceVersion string            `json:"resourceVersion"`
+		Labels          map[string]string `json:"labels"`
+		Annotations     map[string]string `json:"annotations"`
+		OwnerReferences []OwnerReference  `json:"ownerReferences"`
+	} `json:"metadata"`
+	Spec struct {
+		Description string   `json:"description"`
+		Value       *string  `json:"value"`
+		Ref         string   `json:"ref"`
+		Keeper      string   `json:"keeper"`
+		Decrypters  []string `json:"decrypters"`
+	} `json:"spec"`
+}
+
+// read reads the body of a write, and answers where that cannot be read.
+func (s *Server) read(r *http.Request, call Call) (*body, *reply) {
+	content, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBodyBytes))
+	if err != nil {
+		return nil, new(failureReply(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", "the body of the request was too large", nil))
+	}
+	var b body
+	if err := json.Unmarshal(content, &b); err != nil {
+		return nil, new(badRequest("the object provided is unrecognized"))
+	}
+	switch {
+	case b.APIVersion != "" && b.APIVersion != group+"/"+s.options.apiVersion:
+		return nil, new(badRequest("the API version in the data does not match the expected API version"))
+	case b.Metadata.Namespace != "" && b.Metadata.Namespace != call.Namespace:
+		return nil, new(badRequest("the namespace of the provided object does not match the namespace sent on the request"))
+	case call.Name != "" && b.Metadata.Name != "" && b.Metadata.Name != call.Name:
+		return nil, new(badRequest("the name of the object does not match the name on the URL"))
+	}
+	return &b, nil
+}
+
+func (s *Server) create(r *http.Request, call Call) reply {
+	b, refusal := s.read(r, call)
+	if refusal != nil {
+		return *refusal
+	}
+	name := b.Metadata.Name
+	if name == "" {
+		name = b.Metadata.GenerateName + strings.ToLower(strconv.FormatInt(time.Now().UnixNano(), 36))
+	}
+	if problems := validate(b, name, true); len(problems) > 0 {
+		return s.invalid(name, problems)
+	}
+	if s.values[call.Namespace][name] != nil {
+		return failureReply(http.StatusConflict, "AlreadyExists", fmt.Sprintf("securevalues.%s %q already exists", group, name),
+			map[string]any{"name": name, "group": group, "kind": "securevalues"})
+	}
+	return s.object(http.StatusCreated, call.Namespace, s.store(call.Namespace, b.stored(name, []byte(*b.Spec.Value))))
+}
+
+func (s *Server) update(r *http.Request, call Call) reply {
+	b, refusal := s.read(r, call)
+	if refusal != nil {
+		return *refusal
+	}
+	old := s.values[call.Namespace][call.Name]
+	if old == nil {
+		return notFound(call.Name)
+	}
+	if problems := validate(b, call.Name, false); len(problems) > 0 {
+		return s.invalid(call.Name, problems)
+	}
+	if s.options.enforceResourceVersion && b.Metadata.ResourceVersion != resourceVersion(old) {
+		return failureReply(http.StatusConflict, "Conflict", "Operation cannot be fulfilled: the object has been modified",
+			map[string]any{"name": call.Name, "group": group, "kind": "securevalues"})
+	}
+	value := old.Value // a value that is not sent is kept
+	if b.Spec.Value != nil {
+		value = []byte(*b.Spec.Value)
+	}
+	return s.object(http.StatusOK, call.Namespace, s.store(call.Namespace, b.stored(call.Name, value)))
+}
+
+// stored returns what a write stores: all that was sent, and nothing of what was there.
+func (b *body) stored(name string, value []byte) Stored {
+	annotations := maps.Clone(b.Metadata.Annotations)
+	for _, own := range []string{
+		"kubectl.kubernetes.io/last-applied-configuration", "grafana.app/createdBy", "grafana.app/updatedBy", "grafana.app/updatedTimestamp",
+	} {
+		delete(annotations, own)
+	}
+	return Stored{
+		Name: name, Labels: b.Metadata.Labels, Annotations: annotations, OwnerReferences: b.Metadata.OwnerReferences,
+		Description: b.Spec.Description, Decrypters: b.Spec.Decrypters, Value: value,
+	}
+}
+
+func (s *Server) list(r *http.Request, call Call, permissions []Permission) reply {
+	selector, err := labels.Parse(r.URL.Query().Get("labelSelector"))
+	if err != nil {
+		return badRequest("unable to parse the label selector")
+	}
+	items := []map[string]any{}
+	for _, name := range slices.Sorted(maps.Keys(s.values[call.Namespace])) {
+		v := s.values[call.Namespace][name]
+		if selector.Matches(labels.Set(v.Labels)) && allowed(permissions, ActionRead, call.Namespace, name) {
+			items = append(items, s.render(call.Namespace, v))
+		}
+	}
+	return jsonReply(http.StatusOK, map[string]any{
+		"apiVersion": group + "/" + s.options.apiVersion, "kind": "SecureValueList", "metadata": map[string]any{}, "items": items,
+	})
+}
+
+// problem is a cause of a Status of reason Invalid.
+type problem struct {
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+	Field   string `json:"field"`
+}
+
+// validate repeats the rules of the server's own validator.
+func validate(b *body, name string, isCreate bool) []problem {
+	if bad := validation.IsDNS1123Subdomain(name); bad != nil {
+		return []problem{{"FieldValueInvalid", "Invalid value: " + bad[0], "metadata.name"}}
+	}
+	var problems []problem
+	add := func(reason, field, message string) { problems = append(problems, problem{reason, message, field}) }
+	if n := utf8.RuneCountInString(b.Spec.Description); n == 0 {
+		add("FieldValueRequired", "spec.description", "a `description` is required")
+	} else if n > maxRunes {
+		add("FieldValueTooLong", "spec.description", fmt.Sprintf("may not be more than %d characters", maxRunes))
+	}
+	hasValue := b.Spec.Value != nil && *b.Spec.Value != ""
+	switch {
+	case hasValue && b.Spec.Ref != "":
+		add("FieldValueForbidden", "spec", "only one of `value` or `ref` can be set")
+	case isCreate && !hasValue && b.Spec.Ref == "", !isCreate && b.Spec.Value != nil && !hasValue:
+		add("FieldValueRequired", "spec", "either a `value` or `ref` is required")
+	case hasValue && len(*b.Spec.Value) > maxValue:
+		add("FieldValueTooLong", "spec.value", fmt.Sprintf("may not be more than %d bytes", maxValue))
+	}
+	if b.Spec.Keeper != "" {
+		add("FieldValueForbidden", "spec", "the `keeper` cannot be changed")
+	}
+	if len(b.Metadata.OwnerReferences) > 1 {
+		add("FieldValueInvalid", "metadata.ownerReferences", "only one owner is allowed")
+	}
+	if len(b.Spec.Decrypters) > maxServices {
+		return []problem{{"FieldValueTooMany", fmt.Sprintf("must have at most %d items", maxServices), "spec.decrypters"}}
+	}
+	seen := map[string]bool{}
+	for i, decrypter := range b.Spec.Decrypters {
+		trimmed := strings.TrimSpace(decrypter) // for the check alone: it is stored as it came
+		if trimmed == "" || seen[trimmed] || validation.IsValidLabelValue(trimmed) != nil {
+			return []problem{{"FieldValueInvalid", "Invalid value", fmt.Sprintf("spec.decrypters.[%d]", i)}}
+		}
+		seen[trimmed] = true
+	}
+	return problems
+}
+
+func (s *Server) invalid(name string, problems []problem) reply {
+	code, reason := http.StatusUnprocessableEntity, "Invalid"
+	if s.options.invalidAs400 {
+		code, reason = http.StatusBadRequest, "BadRequest"
+	}
+	return failureReply(code, reason, fmt.Sprintf("SecureValue.%s %q is invalid: %s: %s", group, name, problems[0].Field, problems[0].Message),
+		map[string]any{"name": name, "group": group, "kind": "SecureValue", "causes": problems})
+}
+
+// render returns a value as answers show it, without its content.
+func (s *Server) render(namespace string, v *Stored) map[string]any {
+	annotations := maps.Clone(v.Annotations)
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations["grafana.app/createdBy"] = "service-account:stand-in"
+	annotations["grafana.app/updatedBy"] = "service-account:stand-in"
+	metadata := map[string]any{
+		"name": v.Name, "namespace": namespace, "uid": v.UID, "resourceVersion": resourceVersion(v),
+		"creationTimestamp": v.CreatedAt.Format(time.RFC3339), "annotations": annotations,
+	}
+	if len(v.Labels) > 0 {
+		metadata["labels"] = v.Labels
+	}
+	if len(v.OwnerReferences) > 0 {
+		metadata["ownerReferences"] = v.OwnerReferences
+	}
+	status := map[string]any{}
+	if !s.options.omitStatus {
+		status = map[string]any{"version": v.Version, "externalID": "", "keeper": v.Keeper}
+	}
+	spec := map[string]any{"description": v.Description}
+	if len(v.Decrypters) > 0 {
+		spec["decrypters"] = v.Decrypters
+	}
+	return map[string]any{
+		"apiVersion": group + "/" + s.options.apiVersion, "kind": "SecureValue",
+		"metadata": metadata, "spec": spec, "status": status,
+	}
+}
+
+func (s *Server) object(code int, namespace string, v *Stored) reply {
+	return jsonReply(code, s.render(namespace, v))
+}
+
+// resourceVersion is the time of the last write in whole seconds.
+func resourceVersion(v *Stored) string { return strconv.FormatInt(v.UpdatedAt.Unix(), 10) }
+
+func notFound(name string) reply {
+	return failureReply(http.StatusNotFound, "NotFound", fmt.Sprintf("securevalue.%s %q not found", group, name),
+		map[string]any{"name": name, "group": group, "kind": "securevalue"})
+}
+
+func forbidden(call Call, why string) reply {
+	return failureReply(http.StatusForbidden, "Forbidden", fmt.Sprintf(
+		"securevalues.%s %q is forbidden: User \"stand-in\" cannot %s resource \"securevalues\" in API group %q in the namespace %q: %s",
+		group, call.Name, call.Verb, group, call.Namespace, why),
+		map[string]any{"name": call.Name, "group": group, "kind": "securevalues"})
+}
+
+func badRequest(message string) reply {
+	return failureReply(http.StatusBadRequest, "BadRequest", message, nil)
+}
+
+func failureReply(code int, reason, message string, details map[string]any) reply {
+	status := map[string]any{
+		"kind": "Status", "apiVersion": "v1", "metadata": map[string]any{}, "status": "Failure",
+		"message": message, "reason": reason, "code": code,
+	}
+	if details != nil {
+		status["details"] = details
+	}
+	return jsonReply(code, status)
+}
+
+func jsonReply(code int, content any) reply {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(content); err != nil {
+		panic(err) // maps of strings and numbers always encode
+	}
+	return reply{code: code, contentType: "application/json", body: buf.Bytes()}
+}
+
+func plainReply(code int, text string) reply {
+	return reply{code: code, contentType: "text/plain; charset=utf-8", body: []byte(text)}
+}

@@ -1,0 +1,277 @@
+// Package grafanatest is a stand-in for the Secrets Management API of Grafana: an in-memory server that behaves as the real
+// one is known to, with switches for what is not certain, scripted faults, and a record of calls.
+package grafanatest
+
+import (
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/uuid"
+)
+
+// Stored is a secure value as the server holds it.
+type Stored struct {
+	Name            string
+	UID             string
+	Version         int64
+	CreatedAt       time.Time
+	UpdatedAt       time.Time
+	Labels          map[string]string
+	Annotations     map[string]string
+	OwnerReferences []OwnerReference
+	Description     string
+	Decrypters      []string
+	Value           []byte
+	Keeper          string
+}
+
+// OwnerReference says that a secure value belongs to a resource of Grafana's own.
+type OwnerReference struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Name       string `json:"name"`
+	UID        string `json:"uid"`
+}
+
+func (s Stored) clone() Stored {
+	s.Labels, s.Annotations = maps.Clone(s.Labels), maps.Clone(s.Annotations)
+	s.OwnerReferences, s.Decrypters, s.Value = slices.Clone(s.OwnerReferences), slices.Clone(s.Decrypters), slices.Clone(s.Value)
+	return s
+}
+
+// Server is the state of a Grafana, and serves it as an http.Handler. It is safe for concurrent use.
+type Server struct {
+	options options
+
+	mu       sync.Mutex
+	tokens   map[string][]Permission
+	values   map[string]map[string]*Stored // by namespace and name
+	versions map[string]int64              // the highest ever, by namespace and name: it goes on after a delete
+	faults   []*Fault
+	latency  time.Duration
+	calls    []Call
+	closed   chan struct{}
+}
+
+type options struct {
+	basePath               string
+	apiVersion             string
+	namespaces             []string
+	notServed              bool
+	invalidAs400           bool
+	dropLabels             bool
+	omitStatus             bool
+	enforceResourceVersion bool
+}
+
+// Option switches a behaviour.
+type Option func(*options)
+
+// WithBasePath serves the API under a sub-path, as /grafana.
+func WithBasePath(path string) Option {
+	return func(o *options) { o.basePath = strings.TrimRight(path, "/") }
+}
+
+// WithNamespaces sets the namespaces that exist. Without it there is one, default.
+func WithNamespaces(namespaces ...string) Option {
+	return func(o *options) { o.namespaces = namespaces }
+}
+
+// WithAPINotServed answers as the open source edition does: 404 in plain text.
+func WithAPINotServed() Option { return func(o *options) { o.notServed = true } }
+
+// WithInvalidAs400 answers 400 where the server else answers 422.
+func WithInvalidAs400() Option { return func(o *options) { o.invalidAs400 = true } }
+
+// WithLabelsDropped keeps no labels and annotations.
+func WithLabelsDropped() Option { return func(o *options) { o.dropLabels = true } }
+
+// WithoutStatus answers without status.
+func WithoutStatus() Option { return func(o *options) { o.omitStatus = true } }
+
+// WithResourceVersionEnforced refuses a PUT whose resourceVersion is old.
+func WithResourceVersionEnforced() Option { return func(o *options) { o.enforceResourceVersion = true } }
+
+// New returns a server without values and tokens.
+func New(opts ...Option) *Server {
+	s := &Server{
+		options:  options{apiVersion: "v1beta1", namespaces: []string{"default"}},
+		tokens:   map[string][]Permission{},
+		values:   map[string]map[string]*Stored{},
+		versions: map[string]int64{},
+		closed:   make(chan struct{}),
+	}
+	for _, opt := range opts {
+		opt(&s.options)
+	}
+	return s
+}
+
+// Running is a server that listens.
+type Running struct {
+	// URL is where the API is served, its sub-path included.
+	URL string
+	// CA is the certificate (PEM) to trust; empty without TLS.
+	CA []byte
+
+	server *httptest.Server
+	state  *Server
+}
+
+// Start serves the state over plain HTTP at a free port of the loopback interface.
+func (s *Server) Start() (*Running, error) { return s.start(false) }
+
+// StartTLS serves the state over TLS. The certificate is for example.com and the loopback addresses.
+func (s *Server) StartTLS() (*Running, error) { return s.start(true) }
+
+func (s *Server) start(withTLS bool) (*Running, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it ends with Close
+	if err != nil {
+		return nil, fmt.Errorf("listen for the stand-in Grafana: %w", err)
+	}
+	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}}
+	running := &Running{server: server, state: s}
+	if withTLS {
+		server.EnableHTTP2 = true
+		server.StartTLS()
+		running.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	} else {
+		server.Start()
+	}
+	running.URL = server.URL + s.options.basePath
+	return running, nil
+}
+
+// Close ends the server, and the calls that hang in it.
+func (r *Running) Close() {
+	close(r.state.closed)
+	r.server.CloseClientConnections()
+	r.server.Close()
+}
+
+// Permission is an action that a token has, in one namespace or, with "*", in all of them.
+type Permission struct {
+	Action    Verb // VerbCreate, VerbRead, VerbWrite or VerbDelete
+	Namespace string
+	// Name limits the permission to one secure value; empty is all.
+	Name string
+}
+
+// AllPermissions are the four actions in every namespace.
+func AllPermissions() []Permission {
+	return []Permission{
+		{Action: ActionCreate, Namespace: "*"}, {Action: ActionRead, Namespace: "*"},
+		{Action: ActionWrite, Namespace: "*"}, {Action: ActionDelete, Namespace: "*"},
+	}
+}
+
+// AddToken makes the server take a token, with the given permissions; without any, with AllPermissions.
+func (s *Server) AddToken(token string, permissions ...Permission) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if permissions == nil {
+		permissions = AllPermissions()
+	}
+	s.tokens[token] = permissions
+}
+
+// RevokeToken makes the server refuse a token.
+func (s *Server) RevokeToken(token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.tokens, token)
+}
+
+// Value returns what is stored under a name.
+func (s *Server) Value(namespace, name string) (Stored, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v := s.values[namespace][name]; v != nil {
+		return v.clone(), true
+	}
+	return Stored{}, false
+}
+
+// Values returns what is stored in a namespace, by name.
+func (s *Server) Values(namespace string) map[string]Stored {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	values := map[string]Stored{}
+	for name, v := range s.values[namespace] {
+		values[name] = v.clone()
+	}
+	return values
+}
+
+// ErrNotDecrypted says that a decrypter gets nothing: there is no such value, or it does not name the decrypter.
+var ErrNotDecrypted = errors.New("not for this decrypter")
+
+// Decrypt returns what a decrypter in Grafana would get.
+func (s *Server) Decrypt(namespace, name, decrypter string) ([]byte, error) {
+	v, found := s.Value(namespace, name)
+	if !found || !slices.Contains(v.Decrypters, decrypter) { // compared as stored, spaces included
+		return nil, ErrNotDecrypted
+	}
+	return v.Value, nil
+}
+
+// Put stores a value as somebody else than the client would. UID, Version and times are the server's, as with each write.
+func (s *Server) Put(namespace string, v Stored) Stored {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store(namespace, v).clone()
+}
+
+// Remove deletes a value as somebody else than the client would.
+func (s *Server) Remove(namespace, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.values[namespace], name)
+}
+
+// CollectGarbage forgets the versions of deleted values, as the server does after some time: a name that is used again then
+// begins with version 1.
+func (s *Server) CollectGarbage() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key := range s.versions {
+		namespace, name, _ := strings.Cut(key, "/")
+		if s.values[namespace][name] == nil {
+			delete(s.versions, key)
+		}
+	}
+}
+
+// store writes a new version of a value. s.mu is held.
+func (s *Server) store(namespace string, v Stored) *Stored {
+	key := namespace + "/" + v.Name
+	s.versions[key]++
+	v = v.clone()
+	v.UID = string(uuid.NewUUID()) // another with each version
+	v.Version = s.versions[key]
+	v.UpdatedAt = time.Now().UTC().Truncate(time.Second)
+	v.Keeper = "system"
+	if old := s.values[namespace][v.Name]; old != nil {
+		v.CreatedAt = old.CreatedAt
+		v.OwnerReferences = old.OwnerReferences // kept whatever is sent
+	} else {
+		v.CreatedAt = v.UpdatedAt
+	}
+	if s.options.dropLabels {
+		v.Labels, v.Annotations = nil, nil
+	}
+	if s.values[namespace] == nil {
+		s.values[namespace] = map[string]*Stored{}
+	}
+	s.values[namespace][v.Name] = &v
+	return &v
+}
