@@ -219,6 +219,10 @@ func TestBadInputIsRefusedWithOneSentence(t *testing.T) {
 		{"serverName with a scheme", connectionKind, []edit{{"spec.tls.serverName", "https://acme.example.com"}}, "spec.tls.serverName", serverNameRule},
 		{"serverName of 254 characters", connectionKind, []edit{{"spec.tls.serverName", strings.Repeat("a", 254)}}, "spec.tls.serverName", serverNameRule},
 		{"CA without a key", connectionKind, []edit{{"spec.tls.caSecretRef", map[string]any{"name": "ca"}}}, "spec.tls.caSecretRef.key", "Required value"},
+		{"CA with a bad key", connectionKind, []edit{{"spec.tls.caSecretRef", map[string]any{"name": "ca", "key": "ca/crt"}}}, "spec.tls.caSecretRef.key", keyRule},
+		{"CA with a bad Secret name", connectionKind, []edit{{"spec.tls.caSecretRef", map[string]any{"name": "CA", "key": "ca.crt"}}}, "spec.tls.caSecretRef.name", nameRule},
+		{"token with a bad key", connectionKind, []edit{{"spec.credentials.tokenSecretRef.key", "to ken"}}, "spec.credentials.tokenSecretRef.key", keyRule},
+		{"token with a bad Secret name", connectionKind, []edit{{"spec.credentials.tokenSecretRef.name", "my_token"}}, "spec.credentials.tokenSecretRef.name", nameRule},
 		{"no credentials", connectionKind, []edit{{"spec.credentials", nil}}, "spec.credentials", "Required value"},
 		{"no token", connectionKind, []edit{{"spec.credentials.tokenSecretRef", nil}}, "spec.credentials.tokenSecretRef", "Required value"},
 
