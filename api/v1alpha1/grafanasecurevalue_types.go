@@ -51,7 +51,8 @@ type ConnectionReference struct {
 	// +kubebuilder:default=GrafanaConnection
 	Kind ConnectionKind `json:"kind,omitempty"`
 
-	// name is the metadata.name of the connection, for example prod.
+	// name is the metadata.name of the connection: at most 253 lower-case
+	// letters, digits, '-' and '.', for example prod.
 	//
 	// +required
 	// +kubebuilder:validation:MaxLength=1024
@@ -63,14 +64,16 @@ type ConnectionReference struct {
 // namespace the Secret is in follows from the object that names it, so that
 // nobody can read the Secrets of another namespace.
 type SecretKeyReference struct {
-	// name is the metadata.name of the Secret.
+	// name is the metadata.name of the Secret: at most 253 lower-case letters,
+	// digits, '-' and '.', for example grafana-token.
 	//
 	// +required
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a Secret: at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end, for example grafana-token"
 	Name string `json:"name"`
 
-	// key is the key within the data of that Secret, for example token.
+	// key is the key within the data of that Secret: at most 253 letters, digits,
+	// '-', '_' and '.', for example token.
 	//
 	// +required
 	// +kubebuilder:validation:MaxLength=1024
