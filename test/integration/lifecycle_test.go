@@ -1,0 +1,213 @@
+package integration
+
+import (
+	"net/http"
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
+)
+
+var _ = Describe("A GrafanaSecureValue", func() {
+	It("is created in Grafana and becomes Ready", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+
+		stored := w.stored("api-key")
+		Expect(string(stored.Value)).To(Equal("canary-1"))
+		Expect(stored.Description).To(Equal("Synced from Kubernetes"))
+		Expect(stored.Decrypters).To(Equal([]string{"synthetic-monitoring"}))
+		Expect(stored.Labels).To(HaveKeyWithValue("grafana.securevalues.io/cluster", clusterID))
+		Expect(stored.Labels).To(HaveKey("grafana.securevalues.io/owner"))
+		Expect(stored.Labels).To(HaveKey("grafana.securevalues.io/connection"))
+		Expect(stored.Annotations).To(HaveKeyWithValue("grafana.securevalues.io/resource", w.namespace+"/api-key"))
+
+		Expect(sv.Finalizers).To(ContainElement(v1alpha1.Finalizer))
+		Expect(sv.Status.Targets).To(HaveLen(1))
+		target := sv.Status.Targets[0]
+		Expect(target.Name).To(Equal("api-key"))
+		Expect(target.Namespace).To(Equal(grafanaNS))
+		Expect(target.Version).To(Equal(stored.Version))
+		Expect(target.Source.Key).To(Equal("key"))
+		Expect(target.Fingerprint).To(HavePrefix("v1:"))
+		Expect(target.LastWriteTime).NotTo(BeNil())
+	})
+
+	It("arrives byte for byte", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		value := "\"quotes\" and 'more', \\ <tag> & \u2028 🔑 tab\t\u0000\u007f "
+		value += strings.Repeat("x", 24576-len(value)-1) + "\n"
+		Expect(value).To(HaveLen(24576))
+		sv := w.synced("exact", value)
+		Expect(string(w.stored("exact").Value) == value).To(BeTrue(), "other bytes arrived")
+		Expect(message(sv.Status.Conditions)).To(ContainSubstring("the value ends with a newline"))
+	})
+
+	It("follows a rotation of its Secret", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		w.secret("source", map[string]string{"key": "canary-2"})
+		stored := w.eventuallyStored("api-key", "canary-2")
+		Eventually(func(g Gomega) {
+			g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(sv), sv)).To(Succeed())
+			g.Expect(sv.Status.Targets[0].Version).To(Equal(stored.Version))
+		}).Should(Succeed())
+	})
+
+	It("follows an edit of its spec, and keeps what others put on the value", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		stored := w.stored("api-key")
+		stored.Labels["their"] = "label"
+		w.grafana.Put(grafanaNS, stored)
+
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) {
+			sv.Spec.Description = "Another text"
+			sv.Spec.Decrypters = []string{"k6-cloud", "provisioning.grafana.app"}
+		})
+		w.eventuallySynced(sv)
+		stored = w.stored("api-key")
+		Expect(stored.Description).To(Equal("Another text"))
+		Expect(stored.Decrypters).To(ConsistOf("k6-cloud", "provisioning.grafana.app"))
+		Expect(stored.Labels).To(HaveKeyWithValue("their", "label"))
+		Expect(string(stored.Value)).To(Equal("canary-1"))
+	})
+
+	It("writes the value of the other key when the key is changed", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		w.secret("source", map[string]string{"key": "canary-1", "other": "canary-2"})
+		sv := w.value("api-key")
+		w.create(sv)
+		w.eventuallySynced(sv)
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.ValueFrom.SecretKeyRef.Key = "other" })
+		w.eventuallySynced(sv)
+		Expect(string(w.stored("api-key").Value)).To(Equal("canary-2"))
+		Expect(sv.Status.Targets[0].Source.Key).To(Equal("other"))
+	})
+
+	It("is deleted from Grafana before it goes", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		w.delete(sv)
+		w.eventuallyGone(sv)
+		_, found := w.grafana.Value(grafanaNS, "api-key")
+		Expect(found).To(BeFalse())
+	})
+
+	It("leaves the value in Grafana with deletionPolicy Retain, and asks nobody", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+		w.eventuallySynced(sv)
+		w.grafana.ResetCalls()
+		w.delete(sv)
+		w.eventuallyGone(sv)
+		Expect(string(w.stored("api-key").Value)).To(Equal("canary-1"))
+		Expect(w.calls()).To(BeEmpty())
+	})
+
+	It("moves to another name, and leaves nothing behind", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "new-name" })
+		w.eventuallySynced(sv)
+		Expect(string(w.stored("new-name").Value)).To(Equal("canary-1"))
+		_, found := w.grafana.Value(grafanaNS, "api-key")
+		Expect(found).To(BeFalse())
+		Expect(sv.Status.Targets).To(HaveLen(1))
+		Expect(sv.Status.Targets[0].Name).To(Equal("new-name"))
+	})
+
+	It("is retried with the new value when a PUT fails with 503", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbUpdate, Code: http.StatusServiceUnavailable, Times: 2})
+		w.secret("source", map[string]string{"key": "canary-2"})
+		w.eventuallyStored("api-key", "canary-2")
+		w.eventuallySynced(sv)
+	})
+
+	It("heals when the answer to its first write is lost", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbCreate, AfterEffect: true, Times: 1})
+		sv := w.synced("api-key", "canary-1")
+		stored := w.stored("api-key")
+		Expect(string(stored.Value)).To(Equal("canary-1"))
+		Expect(stored.Version).To(BeNumerically("<=", 2), "more than one extra version")
+		w.delete(sv)
+		w.eventuallyGone(sv)
+		_, found := w.grafana.Value(grafanaNS, "api-key")
+		Expect(found).To(BeFalse())
+	})
+
+	It("follows a Secret that comes late", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.value("api-key")
+		w.create(sv)
+		w.eventually(sv, v1alpha1.ReasonSecretNotFound)
+		Expect(sv.Finalizers).To(BeEmpty(), "an object that wrote nothing holds nothing")
+		w.secret("source", map[string]string{"key": "canary-1"})
+		w.eventuallySynced(sv)
+	})
+
+	It("follows a connection that comes late", func(ctx SpecContext) {
+		w := newWorld(ctx)
+		w.secret("source", map[string]string{"key": "canary-1"})
+		sv := w.value("api-key")
+		w.create(sv)
+		w.eventually(sv, v1alpha1.ReasonConnectionNotFound)
+		w.create(w.connection(connectionRef))
+		w.eventuallySynced(sv)
+	})
+
+	It("says what will not work although it is Ready", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		w.secret("source", map[string]string{"key": "canary-1"})
+		sv := w.value("api-key")
+		sv.Spec.Decrypters = []string{"synthetic-monitorin"}
+		w.create(sv)
+		w.eventuallySynced(sv)
+		Expect(message(sv.Status.Conditions)).To(ContainSubstring("decrypter synthetic-monitorin is not one that is known"))
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Decrypters = nil })
+		w.eventuallySynced(sv)
+		Expect(message(sv.Status.Conditions)).To(ContainSubstring("no decrypters: nobody can read it"))
+	})
+
+	DescribeTable("refuses a bad source, and leaves the last good value alone",
+		func(ctx SpecContext, data map[string]string, reason, part string) {
+			w := newConnectedWorld(ctx)
+			sv := w.synced("api-key", "canary-1")
+			w.grafana.ResetCalls()
+			w.secret("source", data)
+			w.eventually(sv, reason)
+			Expect(message(sv.Status.Conditions)).To(ContainSubstring(part))
+			Expect(string(w.stored("api-key").Value)).To(Equal("canary-1"))
+			Expect(w.calls()).To(BeEmpty())
+
+			w.secret("source", map[string]string{"key": "canary-2"})
+			w.eventuallyStored("api-key", "canary-2")
+			w.eventuallySynced(sv)
+		},
+		Entry("key missing", map[string]string{"other": "canary"}, v1alpha1.ReasonSecretKeyNotFound, `no key "key"`),
+		Entry("empty value", map[string]string{"key": ""}, v1alpha1.ReasonValueEmpty, "is empty"),
+		Entry("24,577 bytes", map[string]string{"key": strings.Repeat("x", 24577)}, v1alpha1.ReasonValueTooLarge, "24577 bytes"),
+		Entry("not UTF-8", map[string]string{"key": "canary\xff\xfe"}, v1alpha1.ReasonValueNotUTF8, "not UTF-8"),
+	)
+
+	It("leaves the last good value alone when the Secret is deleted", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		w.grafana.ResetCalls()
+		w.deleteSecret("source")
+		w.eventually(sv, v1alpha1.ReasonSecretNotFound)
+		Expect(string(w.stored("api-key").Value)).To(Equal("canary-1"))
+		// Made again with the same content, it is recognised by its fingerprint.
+		w.secret("source", map[string]string{"key": "canary-1"})
+		w.eventuallySynced(sv)
+		Expect(w.stored("api-key").Version).To(Equal(int64(1)))
+	})
+})
