@@ -12,25 +12,29 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
 )
 
-// environment is a real kube-apiserver that serves the CRDs of this repository.
-var environment = envtest.Environment{
-	CRDDirectoryPaths:     []string{filepath.Join("..", "..", "config", "crd", "bases")},
-	ErrorIfCRDPathMissing: true,
-}
+// plane is a real kube-apiserver that serves the CRDs of this repository, once a test has asked for it.
+var plane *controlplane.ControlPlane
 
-// started starts the environment for the first test that needs it.
-var started = sync.OnceValues(environment.Start)
+// start starts plane for the first test that asks.
+var start = sync.OnceValue(func() (err error) {
+	plane, err = controlplane.Start(controlplane.Options{
+		CRDDirectories: []string{filepath.Join("..", "..", "config", "crd", "bases")},
+	})
+	return err
+})
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if err := environment.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
+	if plane != nil {
+		if err := plane.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
 	}
 	os.Exit(code)
 }
@@ -38,10 +42,10 @@ func TestMain(m *testing.M) {
 // newClient returns a client of the API server, and what it was made of.
 func newClient(t *testing.T) (client.Client, *rest.Config) {
 	t.Helper()
-	config, err := started()
-	if err != nil {
+	if err := start(); err != nil {
 		t.Fatal(err)
 	}
+	config := plane.Config()
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, corev1.AddToScheme} {
 		if err := add(scheme); err != nil {
