@@ -1,0 +1,182 @@
+package integration
+
+import (
+	"fmt"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
+	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
+)
+
+// What one event may cost. Calls to Grafana are counted at the stand-in, those to Kubernetes in the audit log of the API server.
+// Calls of the connection are not the object's: its Secrets are the ones named "grafana".
+var _ = Describe("The cost", func() {
+	const (
+		getSource   = "get secrets source"
+		patchObject = "patch grafanasecurevalues api-key"
+		patchStatus = "patch grafanasecurevalues/status api-key"
+	)
+
+	It("of a first sync is 1 POST, 1 GET of the Secret, and 2 writes", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		mark := plane.Mark()
+		w.synced("api-key", "canary-1")
+		w.settled()
+		Expect(w.calls()).To(Equal([]string{"create api-key"}))
+		Expect(w.requests(mark)).To(Equal([]string{getSource, patchObject, patchStatus}))
+	})
+
+	It("of a rotation is 1 GET, 1 PUT, 1 GET of the Secret, and 1 write", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		w.synced("api-key", "canary-1")
+		mark := w.reset()
+		w.secret("source", map[string]string{"key": "canary-2"})
+		w.eventuallyStored("api-key", "canary-2")
+		w.settled()
+		Expect(w.calls()).To(Equal([]string{"get api-key", "update api-key"}))
+		Expect(w.requests(mark)).To(Equal([]string{getSource, patchStatus}))
+	})
+
+	It("of an edit is 1 GET, 1 PUT, 1 GET of the Secret, and 1 write", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		mark := w.reset()
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Description = "Another text" })
+		w.eventuallySynced(sv)
+		w.settled()
+		Expect(w.calls()).To(Equal([]string{"get api-key", "update api-key"}))
+		Expect(w.requests(mark)).To(Equal([]string{getSource, patchStatus}))
+	})
+
+	It("of an edit that Grafana does not hold is no version", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		w.reset()
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+		w.eventuallySynced(sv)
+		Expect(w.calls()).To(Equal([]string{"get api-key"}))
+		Expect(w.stored("api-key").Version).To(Equal(int64(1)))
+	})
+
+	It("of an edit of another key of the Secret is nothing in Grafana, 1 GET of the Secret, and at most 1 write", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		mark := w.reset()
+		w.secret("source", map[string]string{"key": "canary-1", "other": "canary-2"})
+		w.eventuallySourceIs(sv, "source")
+		w.settled()
+		Expect(w.calls()).To(BeEmpty())
+		Expect(w.requests(mark)).To(Equal([]string{getSource, patchStatus}))
+	})
+
+	It("of a deletion is 1 GET, 1 DELETE, the GET that proves it, and 1 write", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		mark := w.reset()
+		w.delete(sv)
+		w.eventuallyGone(sv)
+		w.settled()
+		Expect(w.calls()).To(Equal([]string{"get api-key", "delete api-key", "get api-key"}))
+		Expect(w.requests(mark)).To(Equal([]string{patchObject}))
+	})
+
+	It("of a move is 1 POST, 2 GETs, 1 DELETE, and at most 3 writes", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		mark := w.reset()
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "new-name" })
+		w.eventuallySynced(sv)
+		w.settled()
+		Expect(w.calls()).To(Equal([]string{"create new-name", "get api-key", "delete api-key", "get api-key"}))
+		Expect(w.requests(mark)).To(Equal([]string{getSource, patchObject, patchStatus}))
+	})
+
+	It("of an answer without a version is one GET", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx, grafanatest.WithoutStatus())
+		w.synced("api-key", "canary-1")
+		w.settled()
+		Expect(w.calls()).To(Equal([]string{"create api-key", "get api-key"}))
+	})
+
+	It("of a restart is 1 LIST, no write, and no GET of a source", Serial, func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		const objects = 20
+		for i := range objects {
+			name := fmt.Sprintf("source-%d", i)
+			w.secret(name, map[string]string{"key": "canary"})
+			sv := w.value(fmt.Sprintf("value-%d", i))
+			sv.Spec.ValueFrom.SecretKeyRef.Name = name
+			w.create(sv)
+		}
+		var values v1alpha1.GrafanaSecureValueList
+		Eventually(func(g Gomega) {
+			g.Expect(k8s.List(ctx, &values, client.InNamespace(w.namespace))).To(Succeed())
+			for _, sv := range values.Items {
+				g.Expect(describe(sv.Status.ObservedGeneration, sv.Status.Conditions)).To(Equal(describeWanted(1, v1alpha1.ReasonSynced)))
+			}
+		}).Should(Succeed())
+		w.settled()
+
+		stopManager()
+		mark := w.reset()
+		startManager()
+		// Once the manager follows a new rotation it has looked at everything else.
+		w.secret("source-7", map[string]string{"key": "canary-2"})
+		w.eventuallyStored("value-7", "canary-2")
+		w.settled()
+		Expect(w.calls()).To(Equal([]string{"get value-7", "update value-7"}))
+		Expect(w.lists()).To(Equal(1))
+		Expect(w.requests(mark)).To(ConsistOf(
+			"get secrets grafana", "get secrets source-7", "patch grafanasecurevalues/status value-7"))
+	})
+})
+
+// reset forgets the calls to Grafana, and returns the present end of the audit log.
+func (w *world) reset() controlplane.Mark {
+	w.settled()
+	w.grafana.ResetCalls()
+	return plane.Mark()
+}
+
+// settled waits until the manager has seen all that was done in this world so far: it makes one more object and waits until
+// that has gone through the same queue, and its last write has come back.
+func (w *world) settled() {
+	GinkgoHelper()
+	for range 2 {
+		marker := w.value("marker")
+		marker.Namespace, marker.Spec.ConnectionRef.Name = markerNamespace, "none"
+		w.create(marker)
+		w.eventually(marker, v1alpha1.ReasonConnectionNotFound)
+		w.delete(marker)
+		w.eventuallyGone(marker)
+	}
+}
+
+// markerNamespace is where settled puts its objects, so that no spec counts them.
+const markerNamespace = "default"
+
+func (w *world) lists() int {
+	n := 0
+	for _, c := range w.grafana.Calls() {
+		if c.Verb == grafanatest.VerbList {
+			n++
+		}
+	}
+	return n
+}
+
+// eventuallySourceIs waits until status tells of the present version of the Secret.
+func (w *world) eventuallySourceIs(sv *v1alpha1.GrafanaSecureValue, secretName string) {
+	GinkgoHelper()
+	secret := &corev1.Secret{}
+	Expect(k8s.Get(w.ctx, client.ObjectKey{Namespace: w.namespace, Name: secretName}, secret)).To(Succeed())
+	Eventually(func(g Gomega) {
+		g.Expect(k8s.Get(w.ctx, client.ObjectKeyFromObject(sv), sv)).To(Succeed())
+		g.Expect(sv.Status.Targets[0].Source.ResourceVersion).To(Equal(secret.ResourceVersion))
+	}).Should(Succeed())
+}

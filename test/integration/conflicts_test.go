@@ -1,0 +1,90 @@
+package integration
+
+import (
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
+)
+
+var _ = Describe("A value that is not ours", func() {
+	foreign := func(name string) grafanatest.Stored {
+		return grafanatest.Stored{Name: name, Description: "theirs", Value: []byte("their value")}
+	}
+
+	DescribeTable("is neither written nor deleted",
+		func(ctx SpecContext, change func(*grafanatest.Stored), reason string) {
+			w := newConnectedWorld(ctx)
+			theirs := foreign("api-key")
+			change(&theirs)
+			theirs = w.grafana.Put(grafanaNS, theirs)
+			w.secret("source", map[string]string{"key": "canary-1"})
+			sv := w.value("api-key")
+			w.create(sv)
+			w.eventually(sv, reason)
+			Expect(w.stored("api-key")).To(Equal(theirs))
+
+			w.delete(sv)
+			w.eventuallyGone(sv)
+			Expect(w.stored("api-key")).To(Equal(theirs))
+		},
+		Entry("made by somebody", func(*grafanatest.Stored) {}, v1alpha1.ReasonAlreadyExists),
+		Entry("owned by a resource of Grafana", func(s *grafanatest.Stored) {
+			s.OwnerReferences = []grafanatest.OwnerReference{{APIVersion: "x.grafana.app/v1", Kind: "X", Name: "x", UID: "u"}}
+		}, v1alpha1.ReasonAlreadyExists),
+		Entry("managed by another tool", func(s *grafanatest.Stored) {
+			s.Annotations = map[string]string{"grafana.app/managedBy": "terraform"}
+		}, v1alpha1.ReasonAlreadyExists),
+		Entry("marked by another cluster", func(s *grafanatest.Stored) {
+			s.Labels = map[string]string{"grafana.securevalues.io/cluster": "other", "grafana.securevalues.io/owner": "0123456789"}
+		}, v1alpha1.ReasonNameConflict),
+	)
+
+	It("is left alone even if it was ours before", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		theirs := w.stored("api-key")
+		theirs.Labels = map[string]string{"grafana.securevalues.io/owner": "somebody-else"}
+		theirs.Value = []byte("their value")
+		theirs = w.grafana.Put(grafanaNS, theirs)
+
+		w.secret("source", map[string]string{"key": "canary-2"})
+		w.eventually(sv, v1alpha1.ReasonNameConflict)
+		Expect(w.stored("api-key")).To(Equal(theirs))
+		w.delete(sv)
+		w.eventuallyGone(sv)
+		Expect(w.stored("api-key")).To(Equal(theirs))
+	})
+
+	It("gives way once it is deleted in Grafana", func(ctx SpecContext) {
+		w := newWorld(ctx)
+		conn := w.connection(connectionRef)
+		conn.Spec.ResyncPeriod = "5s"
+		w.create(conn)
+		w.grafana.Put(grafanaNS, foreign("api-key"))
+		w.secret("source", map[string]string{"key": "canary-1"})
+		sv := w.value("api-key")
+		w.create(sv)
+		w.eventually(sv, v1alpha1.ReasonAlreadyExists)
+		w.grafana.Remove(grafanaNS, "api-key")
+		w.eventuallySynced(sv)
+	})
+
+	It("of another object of the cluster is named a conflict, and no foreign namespace is named", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		w.synced("first", "canary-1")
+		second := w.value("second")
+		second.Spec.Name = "first"
+		w.create(second)
+		w.eventually(second, v1alpha1.ReasonNameConflict)
+		Expect(message(second.Status.Conditions)).NotTo(ContainSubstring(w.namespace))
+		Expect(w.stored("first").Version).To(Equal(int64(1)))
+
+		w.delete(second)
+		w.eventuallyGone(second)
+		Expect(string(w.stored("first").Value)).To(Equal("canary-1"))
+		Expect(k8s.Get(ctx, client.ObjectKeyFromObject(second), &v1alpha1.GrafanaSecureValue{})).NotTo(Succeed())
+	})
+})
