@@ -132,7 +132,7 @@ func (s *Server) parse(r *http.Request) (Call, route) {
 	call.Namespace, call.Name = m[2], m[3]
 	switch {
 	case r.Method == http.MethodPost && call.Name == "":
-		call.Verb = VerbCreate
+		call.Verb, call.Name = VerbCreate, nameInBody(r)
 	case r.Method == http.MethodGet && call.Name == "":
 		call.Verb = VerbList
 	case r.Method == http.MethodGet:
@@ -143,6 +143,17 @@ func (s *Server) parse(r *http.Request) (Call, route) {
 		call.Verb = VerbDelete
 	}
 	return call, route{known: true, apiVersion: m[1]}
+}
+
+// nameInBody returns the name that the body asks for, and leaves the body to be read again.
+func nameInBody(r *http.Request) string {
+	content, err := io.ReadAll(io.LimitReader(r.Body, maxBodyBytes+1))
+	r.Body = io.NopCloser(bytes.NewReader(content))
+	var b body
+	if err != nil || json.Unmarshal(content, &b) != nil {
+		return ""
+	}
+	return b.Metadata.Name
 }
 
 // answer does what is asked. Authentication comes first, then the API's presence, the namespace, the permission, and only
@@ -263,7 +274,7 @@ func (s *Server) read(r *http.Request, call Call) (*body, *reply) {
 		return nil, new(badRequest("the API version in the data does not match the expected API version"))
 	case b.Metadata.Namespace != "" && b.Metadata.Namespace != call.Namespace:
 		return nil, new(badRequest("the namespace of the provided object does not match the namespace sent on the request"))
-	case call.Name != "" && b.Metadata.Name != "" && b.Metadata.Name != call.Name:
+	case call.Verb == VerbUpdate && b.Metadata.Name != "" && b.Metadata.Name != call.Name:
 		return nil, new(badRequest("the name of the object does not match the name on the URL"))
 	}
 	return &b, nil
