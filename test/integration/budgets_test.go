@@ -123,7 +123,8 @@ var _ = Describe("The cost", func() {
 		w.settled()
 
 		stopManager()
-		mark := w.reset()
+		w.grafana.ResetCalls()
+		mark := plane.Mark()
 		startManager()
 		// Once the manager follows a new rotation it has looked at everything else.
 		w.secret("source-7", map[string]string{"key": "canary-2"})

@@ -80,5 +80,6 @@ func startManager() {
 	stopManager = func() {
 		cancel()
 		Expect(<-ended).To(Succeed())
+		stopManager = func() {}
 	}
 }
