@@ -59,7 +59,7 @@ func (c *ControlPlane) Audit(since Mark) ([]AuditEvent, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	if _, err := file.Seek(since.offset, io.SeekStart); err != nil {
 		return nil, err
 	}
