@@ -21,18 +21,25 @@ const (
 	resyncJitter        = 0.1
 )
 
+// finding is what is known of a connection.
+type finding struct {
+	status.Verdict
+
+	fresh bool // it was found just now
+	first bool // by the first check of this process
+}
+
 // check makes sure that the client of the connection is the one that spec and Secrets ask for, and that its last LIST is
-// not older than it may be. It returns what the last check found, and whether it was made just now. An error is one of the
-// Kubernetes API.
-func (r *Reconciler) check(ctx context.Context, conn v1alpha1.Connection) (status.Verdict, bool, error) {
+// not older than it may be. It returns what the last check found. An error is one of the Kubernetes API.
+func (r *Reconciler) check(ctx context.Context, conn v1alpha1.Connection) (finding, error) {
 	e := r.registry.entry(idOf(conn))
 
 	if versions, known := r.cachedVersions(ctx, conn); known && e.current(basisOf(conn, versions), r.now()) {
-		return e.lastVerdict(), false, nil
+		return finding{Verdict: e.lastVerdict()}, nil
 	}
 	cred, err := r.credentials(ctx, conn)
 	if _, ours := errors.AsType[*status.Fault](err); err != nil && !ours {
-		return status.Verdict{}, false, err // the API server's: nothing was learnt of the connection
+		return finding{}, err // the API server's: nothing was learnt of the connection
 	}
 	b := basisOf(conn, cred.versions)
 	client := e.clientOf(b)
@@ -42,15 +49,16 @@ func (r *Reconciler) check(ctx context.Context, conn v1alpha1.Connection) (statu
 	if err == nil {
 		_, err = client.List(ctx, "")
 	}
-	return r.publish(conn, e, b, client, err), true, nil
+	return r.publish(conn, e, b, client, err), nil
 }
 
 // publish records a check and opens or closes the gate by it.
-func (r *Reconciler) publish(conn v1alpha1.Connection, e *entry, b basis, client *grafana.Client, err error) status.Verdict {
+func (r *Reconciler) publish(conn v1alpha1.Connection, e *entry, b basis, client *grafana.Client, err error) finding {
 	verdict := classify(e.id, err)
 
 	e.mu.Lock()
-	changed := !e.checked || e.verdict.Reason != verdict.Reason
+	first := !e.checked
+	changed := first || e.verdict.Reason != verdict.Reason
 	if client != nil && client != e.client {
 		if e.client != nil {
 			e.client.CloseIdleConnections()
@@ -72,7 +80,7 @@ func (r *Reconciler) publish(conn v1alpha1.Connection, e *entry, b basis, client
 	case changed:
 		e.gate.Close()
 	}
-	return verdict
+	return finding{Verdict: verdict, fresh: true, first: first}
 }
 
 // nextCheck says when a connection is checked again; zero is never.

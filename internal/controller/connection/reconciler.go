@@ -2,6 +2,7 @@ package connection
 
 import (
 	"context"
+	"math"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -40,35 +41,37 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	verdict, fresh, err := r.check(ctx, conn)
+	found, err := r.check(ctx, conn)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	if fresh && verdict.Class == status.None {
+	if found.fresh && found.Class == status.None {
 		r.listed(ctx, idOf(conn))
 	}
-	return r.report(ctx, conn, verdict, fresh)
+	return r.report(ctx, conn, found)
 }
 
-// report writes the verdict into the status, if that changes it, and says when to look again. The number of users is
-// counted with each check.
-func (r *Reconciler) report(ctx context.Context, conn v1alpha1.Connection, verdict status.Verdict, fresh bool) (ctrl.Result, error) {
+// report writes what was found into the status, if that changes it, and says when to look again. The number of users is counted
+// with each check. A restart alone is no reason to write it.
+func (r *Reconciler) report(ctx context.Context, conn v1alpha1.Connection, found finding) (ctrl.Result, error) {
 	old, _ := conn.DeepCopyObject().(v1alpha1.Connection) // a copy has the type of its original
 	st := conn.GetStatus()
-	verdict.Apply(&st.Conditions, conn.GetGeneration())
+	found.Apply(&st.Conditions, conn.GetGeneration())
 	st.ObservedGeneration = conn.GetGeneration()
-	if fresh {
+	changed := !equality.Semantic.DeepEqual(old.GetStatus(), st)
+	if found.fresh && (changed || !found.first) {
 		n, err := r.users(ctx, idOf(conn))
 		if err != nil {
 			return ctrl.Result{}, err
 		}
-		st.SecureValues = new(int32(min(n, 1<<31-1))) //nolint:gosec // bounded
+		st.SecureValues = new(int32(min(n, math.MaxInt32))) //nolint:gosec // bounded
+		changed = !equality.Semantic.DeepEqual(old.GetStatus(), st)
 	}
-	if !equality.Semantic.DeepEqual(old.GetStatus(), st) {
+	if changed {
 		if err := r.client.Status().Patch(ctx, conn, client.MergeFrom(old)); err != nil {
 			return ctrl.Result{}, client.IgnoreNotFound(err)
 		}
-		r.announce(old, conn, verdict)
+		r.announce(old, conn, found.Verdict)
 	}
 	return ctrl.Result{RequeueAfter: r.registry.entry(idOf(conn)).untilNext(r.now())}, nil
 }
