@@ -52,8 +52,8 @@ func get(ctx context.Context) (string, error) {
 		return dir, err
 	}
 
-	scratch := filepath.Join(store, ".partial")
-	if err := removeAll(scratch); err != nil { // an earlier process was killed
+	scratch, err := emptyScratch(store)
+	if err != nil {
 		return "", err
 	}
 	defer func() { _ = removeAll(scratch) }() // the next process would remove it
@@ -124,6 +124,21 @@ func lock(path string) (unlock func(), err error) {
 		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
 	}
 	return unlock, nil
+}
+
+// emptyScratch makes a directory of its own for what is not complete, and removes those of processes that were killed.
+func emptyScratch(store string) (string, error) {
+	const pattern = ".partial-*"
+	old, err := filepath.Glob(filepath.Join(store, pattern))
+	if err != nil {
+		return "", err
+	}
+	for _, dir := range old {
+		if err := removeAll(dir); err != nil {
+			return "", err
+		}
+	}
+	return os.MkdirTemp(store, pattern)
 }
 
 // removeAll is os.RemoveAll for directories of setup-envtest, which it leaves without the right to write.
