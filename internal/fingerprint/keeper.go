@@ -14,6 +14,9 @@ import (
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
+// +kubebuilder:rbac:groups="",namespace=system,resources=secrets,verbs=create
+// +kubebuilder:rbac:groups="",namespace=system,resources=secrets,resourceNames=grafana-secure-value-operator-fingerprint,verbs=get
+
 const (
 	// SecretName is the name of the Secret that holds the key, in the operator's namespace.
 	SecretName = "grafana-secure-value-operator-fingerprint"

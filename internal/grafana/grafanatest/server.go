@@ -99,7 +99,9 @@ func WithLabelsDropped() Option { return func(o *options) { o.dropLabels = true 
 func WithoutStatus() Option { return func(o *options) { o.omitStatus = true } }
 
 // WithResourceVersionEnforced refuses a PUT whose resourceVersion is old.
-func WithResourceVersionEnforced() Option { return func(o *options) { o.enforceResourceVersion = true } }
+func WithResourceVersionEnforced() Option {
+	return func(o *options) { o.enforceResourceVersion = true }
+}
 
 // New returns a server without values and tokens.
 func New(opts ...Option) *Server {

@@ -1,0 +1,334 @@
+// Demo shows the operator at work: with a real kube-apiserver and etcd, a stand-in for Grafana, and the manager. It applies
+// config/samples, rotates, edits and deletes, and prints each command, its output, and what a decrypter in Grafana would get.
+//
+// It exits with 0 only if every step was seen to happen. At a terminal it then stays up until Ctrl-C, unless DEMO_ONCE is 1.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/term"
+	"k8s.io/apimachinery/pkg/util/wait"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/operator"
+	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
+)
+
+const (
+	// What config/samples hold.
+	samplesDirectory  = "config/samples"
+	sampleURL         = "https://acme.grafana.net"
+	sampleToken       = "REPLACE-WITH-A-SERVICE-ACCOUNT-TOKEN"
+	sampleValue       = "REPLACE-WITH-THE-VALUE"
+	sampleNamespace   = "stacks-1234"
+	sampleName        = "sm-api-key"
+	sampleDecrypter   = "synthetic-monitoring"
+	operatorNamespace = "grafana-secure-value-operator-system"
+
+	demoToken = "glsa_demo"
+	patience  = 30 * time.Second // for one step
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "\nerror: "+err.Error())
+		os.Exit(1) //nolint:gocritic // nothing else is deferred
+	}
+}
+
+// demo is what is running.
+type demo struct {
+	plane      *controlplane.ControlPlane
+	grafana    *grafanatest.Server
+	dir        string // of the kubeconfig, the samples and the manager's log
+	kubeconfig string
+	samples    string
+}
+
+func run(ctx context.Context) (err error) {
+	d := &demo{}
+	if d.dir, err = os.MkdirTemp("", "gsv-demo-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(d.dir)) }()
+
+	say("Starting kube-apiserver and etcd, a stand-in for Grafana, and the manager.")
+	d.plane, err = controlplane.Start(controlplane.Options{CRDDirectories: []string{"config/crd/bases"}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.plane.Stop()) }()
+
+	d.grafana = grafanatest.New(grafanatest.WithNamespaces("default", sampleNamespace))
+	d.grafana.AddToken(demoToken)
+	server, err := d.grafana.Start()
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	if err := d.prepare(server.URL); err != nil {
+		return err
+	}
+	stopManager, err := d.startManager(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopManager()) }()
+
+	if err := d.show(ctx); err != nil {
+		return fmt.Errorf("%w\n\nThe manager's log:\n%s", err, d.managerLog())
+	}
+	if os.Getenv("DEMO_ONCE") == "1" || !term.IsTerminal(int(os.Stdout.Fd())) {
+		return nil
+	}
+	return d.stay(ctx)
+}
+
+// prepare writes the kubeconfig, and the samples for the stand-in at url.
+func (d *demo) prepare(url string) error {
+	d.kubeconfig = filepath.Join(d.dir, "kubeconfig")
+	if err := os.WriteFile(d.kubeconfig, d.plane.Kubeconfig(), 0o600); err != nil {
+		return err
+	}
+	d.samples = filepath.Join(d.dir, "samples")
+	if err := os.CopyFS(d.samples, os.DirFS(samplesDirectory)); err != nil {
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(d.samples, "*.yaml"))
+	if err != nil {
+		return err
+	}
+	replacer := strings.NewReplacer(sampleURL, url, sampleToken, demoToken)
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(replacer.Replace(string(content))), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startManager starts the manager in this process, with its log in a file.
+func (d *demo) startManager(ctx context.Context) (stop func() error, err error) {
+	if _, err := d.kubectl(ctx, "create", "namespace", operatorNamespace); err != nil {
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(d.dir, "manager.log"))
+	if err != nil {
+		return nil, err
+	}
+	ctrl.SetLogger(zap.New(zap.WriteTo(log)))
+	ctx = logr.NewContext(context.WithoutCancel(ctx), ctrl.Log)
+	ctx, cancel := context.WithCancel(ctx)
+	manager, err := operator.New(ctx, d.plane.Config(), operator.Options{
+		MetricsBindAddress:      "0",
+		HealthProbeBindAddress:  "0",
+		MaxConcurrentReconciles: 16,
+		OperatorNamespace:       operatorNamespace,
+		Version:                 "demo",
+	})
+	if err != nil {
+		cancel()
+		return nil, errors.Join(err, log.Close())
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- manager.Start(ctx) }()
+	return func() error {
+		cancel()
+		return errors.Join(<-ended, log.Close())
+	}, nil
+}
+
+func (d *demo) managerLog() string {
+	content, err := os.ReadFile(filepath.Join(d.dir, "manager.log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(content)
+}
+
+// show walks through the life of a secure value.
+func (d *demo) show(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{d.showCreated, d.showRotated, d.showEdited, d.showDeleted} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *demo) showCreated(ctx context.Context) error {
+	title("1. Created")
+	say("A connection, a Secret and a GrafanaSecureValue, from %s:", samplesDirectory)
+	err := d.each(ctx,
+		[]string{"apply", "-k", d.samples},
+		[]string{"wait", "--for=condition=Ready", "--timeout=30s", "gconn/prod", "gsv/" + sampleName},
+		[]string{"get", "gconn,gsv"})
+	if err != nil {
+		return err
+	}
+	return d.decrypterGets(ctx, sampleValue)
+}
+
+func (d *demo) showRotated(ctx context.Context) error {
+	title("2. Rotated")
+	const value = "rotated-value"
+	before := d.plane.Mark()
+	d.grafana.ResetCalls()
+	if err := d.each(ctx, []string{"patch", "secret", "sm", "-p", `{"stringData":{"api-key":"` + value + `"}}`}); err != nil {
+		return err
+	}
+	if err := d.decrypterGets(ctx, value); err != nil {
+		return err
+	}
+	took, err := d.propagation(before)
+	if err != nil {
+		return err
+	}
+	say("From the API server's first sight of the new Secret to Grafana's answer: %.1f ms.", took.Seconds()*1000)
+	if err := d.eventually(ctx, "status to tell of version 2", func() bool { return d.version(ctx) == "2" }); err != nil {
+		return err
+	}
+	return d.each(ctx, []string{"get", "gsv"})
+}
+
+func (d *demo) showEdited(ctx context.Context) error {
+	title("3. Edited")
+	err := d.each(ctx,
+		[]string{"patch", "gsv", sampleName, "--type=merge", "-p", `{"spec":{"description":"For the probes"}}`},
+		[]string{"wait", "--for=condition=Ready", "--timeout=30s", "gsv/" + sampleName},
+		[]string{"get", "gsv"})
+	if err != nil {
+		return err
+	}
+	stored, _ := d.grafana.Value(sampleNamespace, sampleName)
+	if stored.Description != "For the probes" {
+		return fmt.Errorf("the object is Ready, and Grafana describes the value as %q", stored.Description)
+	}
+	say("Grafana describes the value as %q now.", stored.Description)
+	return nil
+}
+
+func (d *demo) showDeleted(ctx context.Context) error {
+	title("4. Deleted")
+	if err := d.each(ctx, []string{"delete", "gsv", sampleName}, []string{"get", "gsv"}); err != nil {
+		return err
+	}
+	if _, found := d.grafana.Value(sampleNamespace, sampleName); found {
+		return errors.New("the object is gone, and its value is still in Grafana")
+	}
+	say("In Grafana nothing is left: a decrypter gets nothing.")
+	return nil
+}
+
+// stay keeps everything running until the user has seen enough.
+func (d *demo) stay(ctx context.Context) error {
+	title("Your turn")
+	if err := d.each(ctx, []string{"apply", "-k", d.samples}); err != nil {
+		return err
+	}
+	say("Everything stays up. In another terminal:\n\n  export KUBECONFIG=%s\n  %s get gconn,gsv\n\nCtrl-C ends it.",
+		d.kubeconfig, d.plane.KubectlPath())
+	<-ctx.Done()
+	return nil
+}
+
+// each runs kubectl commands, and prints them and their output.
+func (d *demo) each(ctx context.Context, commands ...[]string) error {
+	for _, args := range commands {
+		fmt.Println("\n$ kubectl " + shellWords(args))
+		out, err := d.kubectl(ctx, args...)
+		fmt.Print(out)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *demo) kubectl(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, d.plane.KubectlPath(), append([]string{"--kubeconfig", d.kubeconfig}, args...)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("kubectl %s: %w", shellWords(args), err)
+	}
+	return string(out), nil
+}
+
+// decrypterGets waits until a decrypter in Grafana would get the value.
+func (d *demo) decrypterGets(ctx context.Context, value string) error {
+	err := d.eventually(ctx, "the value in Grafana", func() bool {
+		got, err := d.grafana.Decrypt(sampleNamespace, sampleName, sampleDecrypter)
+		return err == nil && string(got) == value
+	})
+	if err == nil {
+		say("The decrypter %s in Grafana now gets: %s", sampleDecrypter, value)
+	}
+	return err
+}
+
+// propagation returns the time from the arrival of the Secret's change at the API server to the end of Grafana's answer.
+func (d *demo) propagation(since controlplane.Mark) (time.Duration, error) {
+	events, err := d.plane.Audit(since)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range events {
+		if e.Verb != "patch" || e.Resource != "secrets" {
+			continue
+		}
+		for _, c := range d.grafana.Calls() {
+			if c.Verb == grafanatest.VerbUpdate && c.Name == sampleName {
+				return c.End.Sub(e.Time), nil
+			}
+		}
+	}
+	return 0, errors.New("the rotation is not in the records")
+}
+
+func (d *demo) version(ctx context.Context) string {
+	out, _ := d.kubectl(ctx, "get", "gsv", sampleName, "-o", "jsonpath={.status.targets[0].version}") // empty until it is there
+	return out
+}
+
+func (d *demo) eventually(ctx context.Context, what string, seen func() bool) error {
+	err := wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, patience, true, func(context.Context) (bool, error) { return seen(), nil })
+	if err != nil {
+		return fmt.Errorf("waited for %s: %w", what, err)
+	}
+	return nil
+}
+
+func title(text string) { fmt.Printf("\n== %s ==\n", text) }
+
+func say(format string, args ...any) { fmt.Printf("\n"+format+"\n", args...) }
+
+// shellWords quotes arguments as a shell wants them.
+func shellWords(args []string) string {
+	words := make([]string, 0, len(args))
+	for _, arg := range args {
+		if strings.ContainsAny(arg, ` "{}`) {
+			arg = "'" + arg + "'"
+		}
+		words = append(words, arg)
+	}
+	return strings.Join(words, " ")
+}
