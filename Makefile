@@ -87,7 +87,7 @@ install: ## Install the CRDs.
 	$(KUBECTL) apply --server-side -k config/crd
 
 .PHONY: uninstall
-uninstall: ## Remove the CRDs, and with them all their objects.
+uninstall: ## Remove the CRDs. Delete their objects first, while a manager runs that can clean up in Grafana.
 	$(KUBECTL) delete --ignore-not-found -k config/crd
 
 .PHONY: run
@@ -100,7 +100,7 @@ deploy: ## Run the image IMG in the cluster, with CRDs and roles.
 		$(KUBECTL) apply --server-side -f -
 
 .PHONY: undeploy
-undeploy: ## Remove all that deploy has made, and with the CRDs all their objects.
+undeploy: ## Remove all that deploy has made. Delete the objects first, while the manager can clean up in Grafana.
 	$(KUBECTL) delete --ignore-not-found -k config/default
 
 # A name with the version, so that another version is another file and none is built twice.
