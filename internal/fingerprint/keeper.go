@@ -63,7 +63,7 @@ func (k *Keeper) Start(ctx context.Context) error {
 		close(k.loaded)
 		return true, nil
 	})
-	if ctx.Err() != nil {
+	if errors.Is(err, context.Canceled) { // stopped before the key was there
 		return nil
 	}
 	return err

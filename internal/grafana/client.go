@@ -275,7 +275,7 @@ type trackingReader struct {
 
 func (t *trackingReader) Read(p []byte) (int, error) {
 	n, err := t.r.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // a Reader returns io.EOF itself
+	if err != nil && err != io.EOF {
 		t.err = err
 	}
 	return n, err

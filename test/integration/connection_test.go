@@ -52,7 +52,7 @@ var _ = Describe("A connection", func() {
 		Entry("Secret missing", nil, func(w *world, _ *v1alpha1.ConnectionSpec) {
 			w.deleteSecret("grafana")
 		}, v1alpha1.ReasonCredentialsNotFound, `Secret "grafana" does not exist`),
-		Entry("key missing", nil, func(w *world, spec *v1alpha1.ConnectionSpec) {
+		Entry("key missing", nil, func(_ *world, spec *v1alpha1.ConnectionSpec) {
 			spec.Credentials.TokenSecretRef.Key = "other"
 		}, v1alpha1.ReasonCredentialsNotFound, `has no key "other"`),
 		Entry("wrong namespace", nil, func(_ *world, spec *v1alpha1.ConnectionSpec) {

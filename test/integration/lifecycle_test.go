@@ -43,7 +43,7 @@ var _ = Describe("A GrafanaSecureValue", func() {
 		value += strings.Repeat("x", 24576-len(value)-1) + "\n"
 		Expect(value).To(HaveLen(24576))
 		sv := w.synced("exact", value)
-		Expect(string(w.stored("exact").Value) == value).To(BeTrue(), "other bytes arrived")
+		Expect(string(w.stored("exact").Value)).To(Equal(value))
 		Expect(message(sv.Status.Conditions)).To(ContainSubstring("the value ends with a newline"))
 	})
 

@@ -218,7 +218,7 @@ func (w *world) eventuallyStored(name, value string) grafanatest.Stored {
 		var found bool
 		stored, found = w.grafana.Value(grafanaNS, name)
 		g.Expect(found).To(BeTrue())
-		g.Expect(string(stored.Value) == value).To(BeTrue(), "Grafana holds %d other bytes", len(stored.Value))
+		g.Expect(string(stored.Value)).To(Equal(value))
 	}).Should(Succeed())
 	return stored
 }
@@ -276,7 +276,7 @@ func checkStatus(o client.Object, observed int64, conditions []metav1.Condition)
 	stalled := meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionStalled)
 	Expect(reconciling && stalled).To(BeFalse(), "both Reconciling and Stalled: %v", conditions)
 	if ready := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady); ready != nil {
-		Expect(ready.Status == metav1.ConditionTrue).To(Equal(!reconciling && !stalled), "%v", conditions)
+		Expect(meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionReady)).To(Equal(!reconciling && !stalled), "%v", conditions)
 		Expect(knownReasons).To(ContainElement(ready.Reason))
 		Expect(strings.TrimSpace(ready.Message)).NotTo(BeEmpty())
 	}

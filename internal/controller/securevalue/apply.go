@@ -43,15 +43,13 @@ func settle(ctx context.Context, session *connection.Session, want *desired, see
 				break
 			}
 			if err == nil {
-				made, err = withVersion(ctx, session, made)
-				return outcome{did: step, value: made}, err
+				return outcome{did: step, value: withVersion(ctx, session, made)}, nil
 			}
 		case update:
 			var updated *grafana.SecureValue
 			updated, err = session.Update(ctx, want.secureValue(seen.found))
 			if err == nil {
-				updated, err = withVersion(ctx, session, updated)
-				return outcome{did: step, value: updated}, err
+				return outcome{did: step, value: withVersion(ctx, session, updated)}, nil
 			}
 		case remove:
 			return outcome{did: step}, deleteForSure(ctx, session)
@@ -87,14 +85,13 @@ func (d *desired) secureValue(found *grafana.SecureValue) *grafana.SecureValue {
 
 // withVersion asks once for the version that an answer to a write did not tell. The write is known to be accepted: where
 // that question fails, the answer stands as it is.
-func withVersion(ctx context.Context, session *connection.Session, answer *grafana.SecureValue) (*grafana.SecureValue, error) {
-	if answer.Version != 0 {
-		return answer, nil
+func withVersion(ctx context.Context, session *connection.Session, answer *grafana.SecureValue) *grafana.SecureValue {
+	if answer.Version == 0 {
+		if found, err := session.Get(ctx); err == nil {
+			return found
+		}
 	}
-	if found, err := session.Get(ctx); err == nil {
-		return found, nil
-	}
-	return answer, nil
+	return answer
 }
 
 // deleteForSure deletes, and believes only a 404 that it is gone.

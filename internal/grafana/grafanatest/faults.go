@@ -18,16 +18,19 @@ const (
 	VerbDelete Verb = "delete"
 )
 
+// Action is what a permission allows: secret.securevalues:<action>.
+type Action string
+
 // The actions of permissions.
 const (
-	ActionCreate Verb = "create"
-	ActionRead   Verb = "read"
-	ActionWrite  Verb = "write"
-	ActionDelete Verb = "delete"
+	ActionCreate Action = "create"
+	ActionRead   Action = "read"
+	ActionWrite  Action = "write"
+	ActionDelete Action = "delete"
 )
 
 // action is the permission that the verb needs.
-func (v Verb) action() Verb {
+func (v Verb) action() Action {
 	switch v {
 	case VerbCreate:
 		return ActionCreate
@@ -35,9 +38,9 @@ func (v Verb) action() Verb {
 		return ActionWrite
 	case VerbDelete:
 		return ActionDelete
-	default:
-		return ActionRead
+	case VerbGet, VerbList:
 	}
+	return ActionRead
 }
 
 // Call is a call that was answered, or cut off.

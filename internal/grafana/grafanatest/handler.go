@@ -231,7 +231,7 @@ func malformedNamespace(namespace string) string {
 	return ""
 }
 
-func allowed(permissions []Permission, action Verb, namespace, name string) bool {
+func allowed(permissions []Permission, action Action, namespace, name string) bool {
 	return slices.ContainsFunc(permissions, func(p Permission) bool {
 		return p.Action == action && (p.Namespace == "*" || p.Namespace == namespace) && (p.Name == "" || name == "" || p.Name == name)
 	})

@@ -162,7 +162,7 @@ func (r *Running) Close() {
 
 // Permission is an action that a token has, in one namespace or, with "*", in all of them.
 type Permission struct {
-	Action    Verb // VerbCreate, VerbRead, VerbWrite or VerbDelete
+	Action    Action
 	Namespace string
 	// Name limits the permission to one secure value; empty is all.
 	Name string
@@ -171,8 +171,10 @@ type Permission struct {
 // AllPermissions are the four actions in every namespace.
 func AllPermissions() []Permission {
 	return []Permission{
-		{Action: ActionCreate, Namespace: "*"}, {Action: ActionRead, Namespace: "*"},
-		{Action: ActionWrite, Namespace: "*"}, {Action: ActionDelete, Namespace: "*"},
+		{Action: ActionCreate, Namespace: "*"},
+		{Action: ActionRead, Namespace: "*"},
+		{Action: ActionWrite, Namespace: "*"},
+		{Action: ActionDelete, Namespace: "*"},
 	}
 }
 
