@@ -23,18 +23,17 @@ const KeySize = 32
 // version names the way a fingerprint is computed; it is the first part of each.
 const version = "v1"
 
-// Key makes fingerprints. Its zero value makes none; see NewKey and ParseKey. It does not print.
+// Key makes fingerprints. Its zero value is not usable; see NewKey and ParseKey. It does not print.
 type Key struct {
 	id     string
-	secret [KeySize]byte
+	secret func() []byte // behind a function, since fmt asks no methods of fields that are not exported
 }
 
 // NewKey returns a random key.
 func NewKey() Key {
-	var k Key
-	_, _ = rand.Read(k.secret[:]) // never fails, says crypto/rand
-	k.id = keyID(k.secret)
-	return k
+	var secret [KeySize]byte
+	_, _ = rand.Read(secret[:]) // never fails, says crypto/rand
+	return keyOf(secret)
 }
 
 // ParseKey returns the key made of b, which must be KeySize bytes long.
@@ -42,13 +41,15 @@ func ParseKey(b []byte) (Key, error) {
 	if len(b) != KeySize {
 		return Key{}, fmt.Errorf("a fingerprint key is %d bytes long, not %d", KeySize, len(b))
 	}
-	k := Key{secret: [KeySize]byte(b)}
-	k.id = keyID(k.secret)
-	return k, nil
+	return keyOf([KeySize]byte(b)), nil
+}
+
+func keyOf(secret [KeySize]byte) Key {
+	return Key{id: keyID(secret), secret: func() []byte { return secret[:] }}
 }
 
 // Bytes returns the key's bytes, to be stored.
-func (k Key) Bytes() []byte { return k.secret[:] }
+func (k Key) Bytes() []byte { return k.secret() }
 
 // Format keeps the key out of anything that is printed.
 func (k Key) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "[fingerprint key %s]", k.id) }
@@ -56,7 +57,7 @@ func (k Key) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "[fingerprint k
 // Of returns the fingerprint of value for the given subject: the object's UID and the parts of its place. Subjects of other
 // parts never share a fingerprint, since each part is written with its length.
 func (k Key) Of(value []byte, subject ...string) string {
-	mac := hmac.New(sha256.New, k.secret[:])
+	mac := hmac.New(sha256.New, k.secret())
 	parts.Write(mac, subject...)
 	parts.Write(mac, string(value))
 	return strings.Join([]string{version, k.id, base64.RawURLEncoding.EncodeToString(mac.Sum(nil))}, ":")

@@ -240,7 +240,7 @@ func (c *Client) request(ctx context.Context, method string, u *url.URL, body []
 	}
 	// Without GetBody, the transport cannot send a body a second time by itself.
 	req.GetBody = nil
-	req.Header.Set("Authorization", "Bearer "+string(c.cfg.Token.content))
+	req.Header.Set("Authorization", "Bearer "+string(c.cfg.Token.content.reveal()))
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
 	if body != nil {
@@ -261,7 +261,7 @@ func transportError(ctx context.Context, err error) *Error {
 		record       tls.RecordHeaderError
 		verification *tls.CertificateVerificationError
 	)
-	if errors.As(err, &alert) || errors.As(err, &record) || errors.As(err, &verification) {
+	if errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &alert) || errors.As(err, &record) || errors.As(err, &verification) {
 		e.kind = ErrTLS
 	}
 	return e

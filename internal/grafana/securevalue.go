@@ -111,7 +111,7 @@ func encode(sv *SecureValue, apiVersion, namespace string) ([]byte, error) {
 		},
 		Spec: wireSpec{
 			Description: sv.Description,
-			Value:       wireValue{string(sv.Value.content)},
+			Value:       wireValue{string(sv.Value.Bytes())},
 			Decrypters:  append([]string{}, sv.Decrypters...), // none is said as [], or it would not clear
 		},
 	}

@@ -23,19 +23,19 @@ var (
 type Value struct{ content secret }
 
 // NewValue returns the value made of content, which must not be changed afterwards.
-func NewValue(content []byte) Value { return Value{secret(content)} }
+func NewValue(content []byte) Value { return Value{hide(content)} }
 
 // Bytes returns the content. It is the one way out; what it returns must not be kept or shown.
-func (v Value) Bytes() []byte { return v.content }
+func (v Value) Bytes() []byte { return v.content.reveal() }
 
 // Validate reports whether Grafana would take the value as it is: ErrValueEmpty, ErrValueTooLarge or ErrValueNotUTF8.
 func (v Value) Validate() error {
-	switch {
-	case len(v.content) == 0:
+	switch content := v.Bytes(); {
+	case len(content) == 0:
 		return ErrValueEmpty
-	case len(v.content) > MaxValueBytes:
+	case len(content) > MaxValueBytes:
 		return ErrValueTooLarge
-	case !utf8.Valid(v.content): // JSON would replace what is not, without a word
+	case !utf8.Valid(content): // JSON would replace what is not, without a word
 		return ErrValueNotUTF8
 	}
 	return nil
@@ -57,19 +57,19 @@ type Token struct{ content secret }
 const cloudAccessPolicyPrefix = "glc_"
 
 // NewToken returns the token that content holds, without the white space around it.
-func NewToken(content []byte) Token { return Token{secret(bytes.Clone(bytes.TrimSpace(content)))} }
+func NewToken(content []byte) Token { return Token{hide(bytes.Clone(bytes.TrimSpace(content)))} }
 
 // Empty reports whether there is no token.
-func (t Token) Empty() bool { return len(t.content) == 0 }
+func (t Token) Empty() bool { return len(t.content.reveal()) == 0 }
 
 // IsCloudAccessPolicy reports whether this is a token of a Grafana Cloud access policy.
 func (t Token) IsCloudAccessPolicy() bool {
-	return bytes.HasPrefix(t.content, []byte(cloudAccessPolicyPrefix))
+	return bytes.HasPrefix(t.content.reveal(), []byte(cloudAccessPolicyPrefix))
 }
 
 // IsPrintable reports whether the token can be sent in a header: visible ASCII only.
 func (t Token) IsPrintable() bool {
-	for _, b := range t.content {
+	for _, b := range t.content.reveal() {
 		if b <= ' ' || b > '~' {
 			return false
 		}
@@ -89,8 +89,19 @@ func (t Token) MarshalText() ([]byte, error) { return t.content.MarshalText() }
 // redacted stands for a secret wherever it would be printed.
 const redacted = "[redacted]"
 
-// secret holds bytes that do not print.
-type secret []byte
+// secret holds bytes that do not print. They are behind a function, since fmt asks no methods of fields that are not exported,
+// and what prints by reflection follows a pointer.
+type secret func() []byte
+
+func hide(content []byte) secret { return func() []byte { return content } }
+
+// reveal returns the bytes; nil for the zero value.
+func (s secret) reveal() []byte {
+	if s == nil {
+		return nil
+	}
+	return s()
+}
 
 // Format prints the placeholder, whatever the verb.
 func (secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }

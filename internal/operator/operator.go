@@ -56,6 +56,16 @@ type Options struct {
 	SkipNameValidation bool
 }
 
+func (o Options) validate() error {
+	if o.OperatorNamespace == "" {
+		return errors.New("the operator's namespace is not known: set --operator-namespace or $POD_NAMESPACE")
+	}
+	if problems := validation.IsValidLabelValue(o.ClusterID); problems != nil {
+		return fmt.Errorf("--cluster-id %q is not a label value: %s", o.ClusterID, problems[0])
+	}
+	return nil
+}
+
 // Run starts the manager and blocks until ctx ends. Its errors say what to do.
 func Run(ctx context.Context, restConfig *rest.Config, opts Options) error {
 	mgr, err := New(ctx, restConfig, opts)
@@ -67,8 +77,8 @@ func Run(ctx context.Context, restConfig *rest.Config, opts Options) error {
 
 // New returns a manager that is ready to be started. It asks the API server whether everything needed is there.
 func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manager, error) {
-	if opts.OperatorNamespace == "" {
-		return nil, errors.New("the operator's namespace is not known: set --operator-namespace or $POD_NAMESPACE")
+	if err := opts.validate(); err != nil {
+		return nil, err
 	}
 	mgr, err := ctrl.NewManager(restConfig, managerOptions(opts))
 	if err != nil {
@@ -176,9 +186,6 @@ func checkInstalled(mapper meta.RESTMapper) error {
 // resolveClusterID returns the id that marks what this cluster keeps in Grafana.
 func resolveClusterID(ctx context.Context, reader client.Reader, id string) (string, error) {
 	if id != "" {
-		if problems := validation.IsValidLabelValue(id); problems != nil {
-			return "", fmt.Errorf("--cluster-id %q is not a label value: %s", id, problems[0])
-		}
 		return id, nil
 	}
 	namespace := &metav1.PartialObjectMetadata{}

@@ -61,8 +61,8 @@ func classify(id ID, err error) status.Verdict {
 				"answers at (https instead of http, or past a login page).")
 	case errors.Is(err, grafana.ErrTLS):
 		return verdict(status.Elsewhere, v1alpha1.ReasonTLSError,
-			"The certificate of Grafana could not be verified. Name the CA in spec.tls.caSecretRef, or the name on the "+
-				"certificate in spec.tls.serverName.")
+			"TLS failed: the certificate of Grafana could not be verified, or there is no TLS at this port. Name the CA in "+
+				"spec.tls.caSecretRef, or the name on the certificate in spec.tls.serverName.")
 	case errors.Is(err, grafana.ErrRateLimited):
 		return verdict(status.Time, v1alpha1.ReasonRateLimited,
 			"Grafana asks for fewer requests"+code+". It is asked again by itself.")

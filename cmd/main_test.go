@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
+)
+
+func TestParseRefusesBadFlags(t *testing.T) {
+	for _, args := range [][]string{
+		{"--bogus"},
+		{"--leader-elect=perhaps"},
+		{"--max-concurrent-reconciles=0"},
+		{"--max-concurrent-reconciles=many"},
+		{"argument"},
+		{"--zap-log-level=bogus"},
+	} {
+		if _, _, err := parse(args); err == nil {
+			t.Errorf("%q was taken", args)
+		}
+	}
+	if _, _, err := parse([]string{"--help"}); !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("--help: %v", err)
+	}
+}
+
+func TestParseKnowsTheNamespaceOfItsPod(t *testing.T) {
+	t.Setenv("POD_NAMESPACE", "of-the-pod")
+	if opts, _, err := parse(nil); err != nil || opts.OperatorNamespace != "of-the-pod" {
+		t.Errorf("namespace = %q, %v", opts.OperatorNamespace, err)
+	}
+	if opts, _, err := parse([]string{"--operator-namespace=given"}); err != nil || opts.OperatorNamespace != "given" {
+		t.Errorf("namespace = %q, %v", opts.OperatorNamespace, err)
+	}
+}
+
+// TestManagerThatCannotStart runs the binary as a user does: one clear line, and exit status 1.
+func TestManagerThatCannotStart(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "manager")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	plane, err := controlplane.Start(controlplane.Options{}) // without our CustomResourceDefinitions
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := plane.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(kubeconfig, plane.Kubeconfig(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dead := filepath.Join(t.TempDir(), "dead")
+	content := "apiVersion: v1\nkind: Config\ncurrent-context: x\ncontexts: [{name: x, context: {cluster: x}}]\n" +
+		"clusters: [{name: x, cluster: {server: 'http://127.0.0.1:1'}}]\n"
+	if err := os.WriteFile(dead, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	for name, row := range map[string]struct {
+		args []string
+		want string
+	}{
+		"bad flag":              {[]string{"--bogus"}, "flag provided but not defined: -bogus; see manager --help"},
+		"no CRDs":               {[]string{"--kubeconfig", kubeconfig, "--operator-namespace=default"}, "install the CRDs of this version first"},
+		"no operator namespace": {[]string{"--kubeconfig", kubeconfig}, "set --operator-namespace or $POD_NAMESPACE"},
+		"bad cluster id":        {[]string{"--kubeconfig", kubeconfig, "--operator-namespace=default", "--cluster-id=a/b"}, "--cluster-id"},
+		"no kubeconfig":         {[]string{"--kubeconfig", filepath.Join(t.TempDir(), "none")}, "no such file"},
+		"no API server":         {[]string{"--kubeconfig", dead, "--operator-namespace=default"}, "connection refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), binary, row.args...)
+			cmd.Env = append(os.Environ(), "POD_NAMESPACE=")
+			out, err := cmd.CombinedOutput()
+			exit, ok := errors.AsType[*exec.ExitError](err)
+			if !ok || exit.ExitCode() != 1 {
+				t.Errorf("ended with %v, want exit status 1", err)
+			}
+			text := strings.TrimRight(string(out), "\n")
+			if !strings.HasPrefix(text, "error: ") || !strings.Contains(text, row.want) || strings.Contains(text, "\n") {
+				t.Errorf("said %q, want one line that says %q", text, row.want)
+			}
+		})
+	}
+}
