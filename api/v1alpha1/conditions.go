@@ -55,10 +55,6 @@ const (
 	// an encoding of text, such as base64. Nothing was sent, and Grafana keeps the last good value.
 	ReasonValueNotUTF8 = "ValueNotUTF8"
 
-	// ReasonNameNotAllowed: the name that the secure value would have in Grafana is not one that this object may use. A person
-	// here heals it: set spec.name as the message says.
-	ReasonNameNotAllowed = "NameNotAllowed"
-
 	// ReasonInvalidSpec, on a connection too: the spec cannot be used although the schema let it pass, as when the object is
 	// older than the schema. A person here heals it: correct the field that the message names.
 	ReasonInvalidSpec = "InvalidSpec"

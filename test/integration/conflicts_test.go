@@ -24,7 +24,9 @@ var _ = Describe("A value that is not ours", func() {
 			sv := w.value("api-key")
 			w.create(sv)
 			w.eventually(sv, reason)
+			w.settled()
 			Expect(w.stored("api-key")).To(Equal(theirs))
+			Expect(w.calls()).To(Equal([]string{"create api-key", "get api-key"}))
 
 			w.delete(sv)
 			w.eventuallyGone(sv)

@@ -146,9 +146,12 @@ var _ = Describe("A GrafanaSecureValue", func() {
 
 	It("follows a Secret that comes late", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
+		mark := plane.Mark()
 		sv := w.value("api-key")
 		w.create(sv)
 		w.eventually(sv, v1alpha1.ReasonSecretNotFound)
+		w.settled()
+		Expect(w.requests(mark)).To(Equal([]string{"get secrets source", "patch grafanasecurevalues/status api-key"}))
 		Expect(sv.Finalizers).To(BeEmpty(), "an object that wrote nothing holds nothing")
 		w.secret("source", map[string]string{"key": "canary-1"})
 		w.eventuallySynced(sv)

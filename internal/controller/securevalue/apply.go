@@ -135,21 +135,22 @@ func (r *Reconciler) letGo(ctx context.Context, sv *v1alpha1.GrafanaSecureValue)
 
 // patchStatus makes the status of sv the changed one.
 func (r *Reconciler) patchStatus(ctx context.Context, sv, changed *v1alpha1.GrafanaSecureValue) error {
-	return r.send(sv, changed, client.MergeFrom(sv.DeepCopy()), func(answer client.Object, patch client.Patch) error {
+	return r.send(ctx, sv, changed, client.MergeFrom(sv.DeepCopy()), func(answer client.Object, patch client.Patch) error {
 		return r.client.Status().Patch(ctx, answer, patch)
 	})
 }
 
 // patch sends the patch that makes sv the changed one.
 func (r *Reconciler) patch(ctx context.Context, sv, changed *v1alpha1.GrafanaSecureValue, patch client.Patch) error {
-	return r.send(sv, changed, patch, func(answer client.Object, patch client.Patch) error {
+	return r.send(ctx, sv, changed, patch, func(answer client.Object, patch client.Patch) error {
 		return r.client.Patch(ctx, answer, patch)
 	})
 }
 
 // send sends a patch, and puts the answer into sv and into the memory.
 func (r *Reconciler) send(
-	sv, changed *v1alpha1.GrafanaSecureValue, patch client.Patch, do func(answer client.Object, patch client.Patch) error,
+	ctx context.Context, sv, changed *v1alpha1.GrafanaSecureValue, patch client.Patch,
+	do func(answer client.Object, patch client.Patch) error,
 ) error {
 	data, err := patch.Data(changed)
 	if err != nil {
@@ -162,5 +163,9 @@ func (r *Reconciler) send(
 	}
 	answer.DeepCopyInto(sv)
 	r.memory.remember(answer)
+	cached := &v1alpha1.GrafanaSecureValue{}
+	if r.client.Get(ctx, keyOf(sv), cached) == nil { // the event may have come before the answer
+		r.memory.shown(cached)
+	}
 	return nil
 }

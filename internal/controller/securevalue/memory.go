@@ -10,7 +10,7 @@ import (
 )
 
 // memory keeps what the API server answered to our own writes until the cache shows it: a cache that lags must not make us
-// write the same value twice. Its zero value is ready for use.
+// write the same value twice. It is told of each object that the cache shows. Its zero value is ready for use.
 type memory struct {
 	mu      sync.Mutex
 	objects map[types.NamespacedName]*v1alpha1.GrafanaSecureValue
@@ -26,21 +26,29 @@ func (m *memory) remember(sv *v1alpha1.GrafanaSecureValue) {
 	m.objects[keyOf(sv)] = sv.DeepCopy()
 }
 
-// newest returns the newer of what the cache shows and what is remembered. The memory ends once the cache is as new.
+// newest returns the newer of what the cache shows and what is remembered.
 func (m *memory) newest(cached *v1alpha1.GrafanaSecureValue) *v1alpha1.GrafanaSecureValue {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if known := m.objects[keyOf(cached)]; known != nil && isOlder(cached, known) {
+		return known.DeepCopy()
+	}
+	return cached
+}
 
-	known := m.objects[keyOf(cached)]
-	if known == nil {
-		return cached
-	}
-	order, err := resourceversion.CompareResourceVersion(known.ResourceVersion, cached.ResourceVersion)
-	if err != nil || order <= 0 {
+// shown ends the memory of an object once the cache shows one as new.
+func (m *memory) shown(cached *v1alpha1.GrafanaSecureValue) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if known := m.objects[keyOf(cached)]; known != nil && !isOlder(cached, known) {
 		delete(m.objects, keyOf(cached))
-		return cached
 	}
-	return known.DeepCopy()
+}
+
+// isOlder reports whether a is an older version than b of the same object.
+func isOlder(a, b *v1alpha1.GrafanaSecureValue) bool {
+	order, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
+	return err == nil && order < 0
 }
 
 // forget ends the memory of an object that is gone.

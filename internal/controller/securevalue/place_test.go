@@ -104,7 +104,13 @@ func TestMemoryKeepsTheNewer(t *testing.T) {
 	if got := m.newest(object("99", "cached")); got.UID != "ours" {
 		t.Error("a cache that lags was believed")
 	}
-	if got := m.newest(object("100", "cached")); got.UID != "cached" || len(m.objects) != 0 {
+	if m.shown(object("99", "cached")); len(m.objects) != 1 {
+		t.Error("the memory ends before the cache shows it")
+	}
+	if got := m.newest(object("100", "cached")); got.UID != "cached" {
+		t.Error("the memory is believed although the cache is as new")
+	}
+	if m.shown(object("100", "cached")); len(m.objects) != 0 {
 		t.Error("the memory does not end once the cache shows it")
 	}
 	m.remember(object("100", "ours"))

@@ -89,9 +89,10 @@ func (c *Controller) Setup(
 	if err := indexer.IndexField(ctx, &v1alpha1.GrafanaSecureValue{}, connection.SecureValuesIndex, byConnection); err != nil {
 		return err
 	}
-	// Our own status writes wake us as well, for a look that asks nobody: it is how the memory of them ends.
 	return ctrl.NewControllerManagedBy(mgr).
-		For(&v1alpha1.GrafanaSecureValue{}).
+		// Edits and deletion, which raise the generation. Our own writes do not: they only end the memory of themselves.
+		For(&v1alpha1.GrafanaSecureValue{}, builder.WithPredicates(
+			predicate.NewPredicateFuncs(r.cacheShows), predicate.GenerationChangedPredicate{})).
 		// A rotation. Metadata only: no content of a Secret is cached.
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(c.readingSecret)).
 		// A connection that was missing, or says something else now.
@@ -111,6 +112,14 @@ func (c *Controller) Setup(
 			EnableWarmup: new(true),
 		}).
 		Complete(r)
+}
+
+// cacheShows ends the memory of what the cache shows, and lets every event pass.
+func (r *Reconciler) cacheShows(o client.Object) bool {
+	if sv, ok := o.(*v1alpha1.GrafanaSecureValue); ok {
+		r.memory.shown(sv)
+	}
+	return true
 }
 
 func bySecret(o client.Object) []string {

@@ -35,7 +35,10 @@ type reply struct {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	call, path := s.parse(r)
+	// Read to its end, or the server would not see that a caller gives up meanwhile.
+	content, _ := io.ReadAll(io.LimitReader(r.Body, maxBodyBytes+1)) // what is cut off cannot be decoded
+	r.Body = io.NopCloser(bytes.NewReader(content))
+	call, path := s.parse(r, content)
 	call.Start = time.Now()
 	defer func() {
 		call.End = time.Now()
@@ -100,7 +103,6 @@ func (s *Server) wait(r *http.Request, d time.Duration) bool {
 }
 
 func (s *Server) hang(r *http.Request, f *Fault) bool {
-	_, _ = io.Copy(io.Discard, r.Body) // or the server would not see that the caller gave up
 	select {
 	case <-f.removed:
 		return true
@@ -122,7 +124,7 @@ type route struct {
 }
 
 // parse reads what a request asks for.
-func (s *Server) parse(r *http.Request) (Call, route) {
+func (s *Server) parse(r *http.Request, content []byte) (Call, route) {
 	call := Call{Method: r.Method, UserAgent: r.UserAgent(), Selector: r.URL.Query().Get("labelSelector")}
 	path, under := strings.CutPrefix(r.URL.Path, s.options.basePath)
 	m := pathPattern.FindStringSubmatch(path)
@@ -132,7 +134,7 @@ func (s *Server) parse(r *http.Request) (Call, route) {
 	call.Namespace, call.Name = m[2], m[3]
 	switch {
 	case r.Method == http.MethodPost && call.Name == "":
-		call.Verb, call.Name = VerbCreate, nameInBody(r)
+		call.Verb, call.Name = VerbCreate, nameIn(content)
 	case r.Method == http.MethodGet && call.Name == "":
 		call.Verb = VerbList
 	case r.Method == http.MethodGet:
@@ -145,12 +147,10 @@ func (s *Server) parse(r *http.Request) (Call, route) {
 	return call, route{known: true, apiVersion: m[1]}
 }
 
-// nameInBody returns the name that the body asks for, and leaves the body to be read again.
-func nameInBody(r *http.Request) string {
-	content, err := io.ReadAll(io.LimitReader(r.Body, maxBodyBytes+1))
-	r.Body = io.NopCloser(bytes.NewReader(content))
+// nameIn returns the name that a body asks for.
+func nameIn(content []byte) string {
 	var b body
-	if err != nil || json.Unmarshal(content, &b) != nil {
+	if json.Unmarshal(content, &b) != nil {
 		return ""
 	}
 	return b.Metadata.Name
@@ -261,8 +261,8 @@ type body struct {
 
 // read reads the body of a write, and answers where that cannot be read.
 func (s *Server) read(r *http.Request, call Call) (*body, *reply) {
-	content, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBodyBytes))
-	if err != nil {
+	content, err := io.ReadAll(r.Body)
+	if err != nil || len(content) > maxBodyBytes {
 		return nil, new(failureReply(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", "the body of the request was too large", nil))
 	}
 	var b body

@@ -1,0 +1,181 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
+)
+
+var _ = Describe("kubectl wait", func() {
+	wait := func(w *world, timeout string) error {
+		kubeconfig := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
+		Expect(os.WriteFile(kubeconfig, plane.Kubeconfig(), 0o600)).To(Succeed())
+		return exec.CommandContext(w.ctx, plane.KubectlPath(), "--kubeconfig", kubeconfig, "--namespace", w.namespace,
+			"wait", "--for=condition=Ready", "--timeout", timeout, "gsv/api-key").Run()
+	}
+
+	It("passes once the value is in Grafana, and never before the object's latest generation was looked at", Serial, func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		w.secret("source", map[string]string{"key": "canary-1"})
+		stopManager()
+		sv := w.value("api-key")
+		w.create(sv)
+		Expect(sv.Status.ObservedGeneration).To(Equal(int64(-1)))
+		Expect(wait(w, "1s")).NotTo(Succeed(), "an object that nobody has looked at")
+
+		startManager()
+		Expect(wait(w, "20s")).To(Succeed())
+		Expect(string(w.stored("api-key").Value)).To(Equal("canary-1"))
+
+		stopManager()
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Description = "Another text" })
+		Expect(wait(w, "1s")).NotTo(Succeed(), "a generation that nobody has looked at")
+		startManager()
+		Expect(wait(w, "20s")).To(Succeed())
+		Expect(w.stored("api-key").Description).To(Equal("Another text"))
+	})
+})
+
+var _ = Describe("The fingerprint key", func() {
+	keySecret := func(ctx SpecContext) *corev1.Secret {
+		secret := &corev1.Secret{}
+		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: fingerprint.SecretName}, secret)).To(Succeed())
+		return secret
+	}
+
+	It("is made once, cannot be changed, and nothing is written when it is lost", Serial, func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		before := sv.Status.Targets[0].Fingerprint
+		key := keySecret(ctx)
+		Expect(key.Immutable).To(HaveValue(BeTrue()))
+		Expect(key.Type).To(Equal(fingerprint.SecretType))
+		Expect(key.Data["key"]).To(HaveLen(fingerprint.KeySize))
+
+		stopManager()
+		startManager()
+		w.settled()
+		Expect(keySecret(ctx).UID).To(Equal(key.UID), "a restart made another key")
+
+		stopManager()
+		Expect(k8s.Delete(ctx, key)).To(Succeed())
+		w.grafana.ResetCalls()
+		startManager()
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+		w.eventuallySynced(sv)
+		Expect(keySecret(ctx).UID).NotTo(Equal(key.UID))
+		Expect(w.calls()).To(Equal([]string{"get api-key"}))
+		Expect(w.stored("api-key").Version).To(Equal(int64(1)))
+		Expect(sv.Status.Targets[0].Fingerprint).NotTo(Equal(before), "the record is still under the lost key")
+		w.secret("source", map[string]string{"key": "canary-2"})
+		w.eventuallyStored("api-key", "canary-2")
+	})
+
+	It("tells two objects of the same value apart", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		one := w.synced("one", "canary-1")
+		two := w.synced("two", "canary-1")
+		Expect(one.Status.Targets[0].Fingerprint).NotTo(Equal(two.Status.Targets[0].Fingerprint))
+	})
+})
+
+var _ = Describe("The gate", func() {
+	It("lets no more than 8 objects call one Grafana at a time, and lets all of them come to their turn", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		w.grafana.SetLatency(20 * time.Millisecond)
+		w.secret("source", map[string]string{"key": "canary-1"})
+		const objects = 60
+		for i := range objects {
+			w.create(w.value(fmt.Sprintf("value-%d", i)))
+		}
+		Eventually(func() int { return len(w.grafana.Values(grafanaNS)) }).Should(Equal(objects))
+		for i := range objects {
+			w.eventuallySynced(w.value(fmt.Sprintf("value-%d", i)))
+		}
+		Expect(w.calls()).To(HaveLen(objects))
+		Expect(mostAtATime(w.grafana.Calls())).To(BeNumerically("<=", 8))
+	})
+
+	It("does not let a Grafana that hangs slow another", func(ctx SpecContext) {
+		hanging := newConnectedWorld(ctx)
+		hanging.secret("source", map[string]string{"key": "canary-1"})
+		remove := hanging.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbCreate, Hang: true})
+		for i := range 40 {
+			hanging.create(hanging.value(fmt.Sprintf("value-%d", i)))
+		}
+		healthy := newConnectedWorld(ctx)
+		healthy.synced("api-key", "canary-1")
+		Expect(hanging.grafana.Values(grafanaNS)).To(BeEmpty())
+		remove()
+		Eventually(func() int { return len(hanging.grafana.Values(grafanaNS)) }).Should(Equal(40))
+	})
+})
+
+// mostAtATime returns how many of the calls were under way at one time.
+func mostAtATime(calls []grafanatest.Call) int {
+	type edge struct {
+		at   time.Time
+		step int
+	}
+	var edges []edge
+	for _, c := range calls {
+		edges = append(edges, edge{c.Start, 1}, edge{c.End, -1})
+	}
+	slices.SortFunc(edges, func(a, b edge) int { return a.at.Compare(b.at) })
+	now, most := 0, 0
+	for _, e := range edges {
+		now += e.step
+		most = max(most, now)
+	}
+	return most
+}
+
+var _ = Describe("A value that Grafana refuses", func() {
+	It("says which fields, and is tried again after an edit", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		remove := w.grafana.Inject(grafanatest.Fault{
+			Verb: grafanatest.VerbCreate, Code: http.StatusUnprocessableEntity, ContentType: "application/json",
+			Body: `{"kind":"Status","reason":"Invalid","message":"canary","details":{"causes":[{"field":"spec.description"},{"field":"canary"}]}}`,
+		})
+		w.secret("source", map[string]string{"key": "canary-1"})
+		sv := w.value("api-key")
+		w.create(sv)
+		w.eventually(sv, v1alpha1.ReasonRejectedByGrafana)
+		Expect(message(sv.Status.Conditions)).To(ContainSubstring("spec.description"))
+		w.settled()
+		Expect(w.calls()).To(Equal([]string{"create api-key"}), "it is tried again without an edit")
+		remove()
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Description = "Another text" })
+		w.eventuallySynced(sv)
+	})
+})
+
+var _ = Describe("A namespace", func() {
+	It("shares nothing with another one", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		w.secret("source", map[string]string{"key": "canary-1"})
+		other := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "other-"}}
+		w.create(other)
+		sv := w.value("api-key")
+		sv.Namespace = other.Name
+		w.create(sv)
+		w.eventually(sv, v1alpha1.ReasonConnectionNotFound)
+		w.delete(sv)
+		w.eventuallyGone(sv)
+		Expect(w.calls()).To(BeEmpty())
+	})
+})
