@@ -1,0 +1,81 @@
+package connection
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
+)
+
+func TestClassify(t *testing.T) {
+	for name, row := range map[string]struct {
+		err    error
+		class  status.Class
+		reason string
+		part   string // what the message tells to do
+	}{
+		"nothing wrong":                    {nil, status.None, v1alpha1.ReasonConnected, "may read"},
+		"token refused":                    {grafana.ErrUnauthorized, status.Elsewhere, v1alpha1.ReasonUnauthorized, "service account token"},
+		"action missing":                   {grafana.ErrForbidden, status.Elsewhere, v1alpha1.ReasonForbidden, "secret.securevalues:read"},
+		"namespace rejected":               {grafana.ErrNamespaceRejected, status.Elsewhere, v1alpha1.ReasonNamespaceRejected, "stacks-<id>"},
+		"API not served":                   {grafana.ErrAPINotServed, status.Elsewhere, v1alpha1.ReasonAPINotServed, "Grafana Cloud or Grafana Enterprise"},
+		"redirect":                         {grafana.ErrRedirect, status.Elsewhere, v1alpha1.ReasonRedirectRefused, "spec.url"},
+		"TLS":                              {grafana.ErrTLS, status.Elsewhere, v1alpha1.ReasonTLSError, "spec.tls.caSecretRef"},
+		"too many requests":                {grafana.ErrRateLimited, status.Time, v1alpha1.ReasonRateLimited, "by itself"},
+		"HTML":                             {grafana.ErrInvalidResponse, status.Time, v1alpha1.ReasonInvalidResponse, "login page"},
+		"an answer to a LIST that is none": {grafana.ErrNotFound, status.Time, v1alpha1.ReasonInvalidResponse, "spec.url"},
+		"no answer":                        {grafana.ErrUnreachable, status.Time, v1alpha1.ReasonUnreachable, "by itself"},
+		"server failed":                    {grafana.ErrUnavailable, status.Time, v1alpha1.ReasonUnreachable, "by itself"},
+		"not known":                        {errors.New("canary"), status.Time, v1alpha1.ReasonUnreachable, "by itself"},
+		"no credentials":                   {credentialsNotFound("do %s", "this"), status.Watch, v1alpha1.ReasonCredentialsNotFound, "do this"},
+		"bad credentials":                  {credentialsInvalid("do this"), status.Here, v1alpha1.ReasonCredentialsInvalid, "do this"},
+		"a spec without use":               {invalidSpec(errors.New("why")), status.Here, v1alpha1.ReasonInvalidSpec, "why"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := classify(ID{Kind: v1alpha1.KindGrafanaConnection, Namespace: "ns", Name: "prod"}, row.err)
+			if got.Class != row.class || got.Reason != row.reason || !strings.Contains(got.Message, row.part) || strings.Contains(got.Message, "canary") {
+				t.Errorf("verdict = %+v", got)
+			}
+		})
+	}
+}
+
+func TestNextCheck(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	for name, row := range map[string]struct {
+		err      error
+		failures int
+		resync   time.Duration
+		from, to time.Duration // both 0: never
+	}{
+		"connected":                  {nil, 0, 10 * time.Minute, 9 * time.Minute, 11 * time.Minute},
+		"connected, resync off":      {nil, 0, 0, 0, 0},
+		"first failure":              {grafana.ErrUnreachable, 1, 10 * time.Minute, 800 * time.Millisecond, 1200 * time.Millisecond},
+		"third failure":              {grafana.ErrUnreachable, 3, 10 * time.Minute, 3200 * time.Millisecond, 4800 * time.Millisecond},
+		"a long outage: 5 a minute":  {grafana.ErrUnreachable, 1000, 10 * time.Minute, 12 * time.Second, 18 * time.Second},
+		"an outage, resync off":      {grafana.ErrUnreachable, 1000, 0, 12 * time.Second, 18 * time.Second},
+		"asked to wait":              {&grafana.Error{RetryAfter: time.Minute}, 1, 10 * time.Minute, time.Minute, time.Minute},
+		"token refused":              {grafana.ErrUnauthorized, 0, 5 * time.Second, 270 * time.Second, 330 * time.Second},
+		"no credentials: a watch":    {credentialsNotFound("x"), 0, time.Minute, 0, 0},
+		"bad credentials: a person":  {credentialsInvalid("x"), 0, time.Minute, 0, 0},
+		"action missing":             {grafana.ErrForbidden, 0, time.Minute, 54 * time.Second, 66 * time.Second},
+		"action missing, resync off": {grafana.ErrForbidden, 0, 0, 9 * time.Minute, 11 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 100 { // jitter
+				got := nextCheck(now, classify(ID{}, row.err), row.err, row.failures, row.resync)
+				if row.to == 0 {
+					if !got.IsZero() {
+						t.Fatalf("next check in %s, want none", got.Sub(now))
+					}
+				} else if wait := got.Sub(now); wait < row.from || wait > row.to {
+					t.Fatalf("next check in %s, want %s to %s", wait, row.from, row.to)
+				}
+			}
+		})
+	}
+}
