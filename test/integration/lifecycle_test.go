@@ -131,6 +131,19 @@ var _ = Describe("A GrafanaSecureValue", func() {
 		w.eventuallySynced(sv)
 	})
 
+	It("looks again when somebody changed the value between its GET and its PUT", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx, grafanatest.WithResourceVersionEnforced())
+		w.synced("api-key", "canary-1")
+		w.grafana.Inject(grafanatest.Fault{
+			Verb: grafanatest.VerbUpdate, Code: http.StatusConflict, ContentType: "application/json", Times: 1,
+			Body: `{"kind":"Status","reason":"Conflict","code":409}`,
+		})
+		w.reset()
+		w.secret("source", map[string]string{"key": "canary-2"})
+		w.eventuallyStored("api-key", "canary-2")
+		Expect(w.calls()).To(Equal([]string{"get api-key", "update api-key", "get api-key", "update api-key"}))
+	})
+
 	It("heals when the answer to its first write is lost", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbCreate, AfterEffect: true, Times: 1})

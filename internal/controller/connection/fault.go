@@ -3,6 +3,7 @@ package connection
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
@@ -80,12 +81,14 @@ func classify(id ID, err error) status.Verdict {
 
 // isAboutConnection reports whether an object's call failed in a way that speaks of the connection and not of the object.
 func isAboutConnection(err error) bool {
-	for _, target := range []error{
-		grafana.ErrNamespaceRejected, grafana.ErrAPINotServed, grafana.ErrRedirect, grafana.ErrTLS, grafana.ErrInvalidResponse,
-	} {
-		if errors.Is(err, target) {
-			return true
-		}
-	}
-	return false
+	return isAny(err, grafana.ErrNamespaceRejected, grafana.ErrAPINotServed, grafana.ErrRedirect, grafana.ErrTLS, grafana.ErrInvalidResponse)
+}
+
+// isOutage reports whether an object's call failed as all calls do while Grafana is down.
+func isOutage(err error) bool {
+	return isAny(err, grafana.ErrUnreachable, grafana.ErrUnavailable, grafana.ErrRateLimited)
+}
+
+func isAny(err error, targets ...error) bool {
+	return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
 }

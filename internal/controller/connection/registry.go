@@ -244,7 +244,7 @@ func (r *Registry) note(e *entry, err error) {
 		e.checked, e.verdict = true, classify(e.id, err)
 		e.nextAt = time.Now().Add(recheckUnauthorized)
 	}
-	if class := classify(e.id, err).Class; err != nil && class == status.Time {
+	if isOutage(err) {
 		e.strikes++
 	} else {
 		e.strikes = 0

@@ -25,6 +25,7 @@ type outcome struct {
 
 // settle takes the steps that decide names, until the place holds what is desired.
 func settle(ctx context.Context, session *connection.Session, want *desired, seen observed) (outcome, error) {
+	contested := hidden(want) // what to say if the steps lead nowhere
 	for range maxSteps {
 		step, err := decide(want, seen)
 		if err != nil {
@@ -48,6 +49,11 @@ func settle(ctx context.Context, session *connection.Session, want *desired, see
 		case update:
 			var updated *grafana.SecureValue
 			updated, err = session.Update(ctx, want.secureValue(seen.found))
+			if errors.Is(err, grafana.ErrConflict) || errors.Is(err, grafana.ErrNotFound) { // changed since we looked
+				contested = err
+				seen, err = seen.look(ctx, session)
+				break
+			}
 			if err == nil {
 				return outcome{did: step, value: withVersion(ctx, session, updated)}, nil
 			}
@@ -58,7 +64,7 @@ func settle(ctx context.Context, session *connection.Session, want *desired, see
 			return outcome{}, err
 		}
 	}
-	return outcome{}, hidden(want)
+	return outcome{}, contested
 }
 
 // look asks Grafana what is at the place.
