@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"net/http"
+
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -43,6 +45,21 @@ var _ = Describe("A value that is not ours", func() {
 			s.Labels = map[string]string{"grafana.securevalues.io/cluster": "other", "grafana.securevalues.io/owner": "0123456789"}
 		}, v1alpha1.ReasonNameConflict),
 	)
+
+	It("is named even if Grafana hides it", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		w.grafana.Put(grafanaNS, foreign("api-key"))
+		w.grafana.Inject(grafanatest.Fault{
+			Verb: grafanatest.VerbGet, Code: http.StatusNotFound, ContentType: "application/json",
+			Body: `{"kind":"Status","reason":"NotFound","details":{"kind":"securevalue"},"code":404}`,
+		})
+		w.secret("source", map[string]string{"key": "canary-1"})
+		sv := w.value("api-key")
+		w.create(sv)
+		w.eventually(sv, v1alpha1.ReasonAlreadyExists)
+		Expect(message(sv.Status.Conditions)).To(ContainSubstring("does not show it"))
+		Expect(w.stored("api-key").Version).To(Equal(int64(1)))
+	})
 
 	It("is left alone even if it was ours before", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)

@@ -25,7 +25,7 @@ type outcome struct {
 
 // settle takes the steps that decide names, until the place holds what is desired.
 func settle(ctx context.Context, session *connection.Session, want *desired, seen observed) (outcome, error) {
-	contested := hidden(want) // what to say if the steps lead nowhere
+	var changed error // somebody changed the place since it was looked at
 	for range maxSteps {
 		step, err := decide(want, seen)
 		if err != nil {
@@ -34,37 +34,46 @@ func settle(ctx context.Context, session *connection.Session, want *desired, see
 		switch step {
 		case keep, drop:
 			return outcome{did: step, value: seen.found}, nil
-		case look:
-			seen, err = seen.look(ctx, session)
-		case create:
-			var made *grafana.SecureValue
-			made, err = session.Create(ctx, want.secureValue(nil))
-			if errors.Is(err, grafana.ErrAlreadyExists) {
-				seen, err = seen.look(ctx, session)
-				break
-			}
-			if err == nil {
-				return outcome{did: step, value: withVersion(ctx, session, made)}, nil
-			}
-		case update:
-			var updated *grafana.SecureValue
-			updated, err = session.Update(ctx, want.secureValue(seen.found))
-			if errors.Is(err, grafana.ErrConflict) || errors.Is(err, grafana.ErrNotFound) { // changed since we looked
-				contested = err
-				seen, err = seen.look(ctx, session)
-				break
-			}
-			if err == nil {
-				return outcome{did: step, value: withVersion(ctx, session, updated)}, nil
-			}
 		case remove:
 			return outcome{did: step}, deleteForSure(ctx, session)
+		case create, update:
+			answer, err := write(ctx, session, want, seen.found)
+			if err == nil {
+				return outcome{did: step, value: answer}, nil
+			}
+			if !isChangedMeanwhile(err) {
+				return outcome{}, err
+			}
+			changed = err
+		case look:
 		}
-		if err != nil {
+		if seen, err = seen.look(ctx, session); err != nil {
 			return outcome{}, err
 		}
 	}
-	return outcome{}, contested
+	return outcome{}, changed
+}
+
+// write makes the place hold what is desired: a new secure value, or one over what was found.
+func write(ctx context.Context, session *connection.Session, want *desired, found *grafana.SecureValue) (*grafana.SecureValue, error) {
+	do := session.Create
+	if found != nil {
+		do = session.Update
+	}
+	answer, err := do(ctx, want.secureValue(found))
+	if err != nil || answer.Version != 0 {
+		return answer, err
+	}
+	// The write is accepted, and its version not told: ask once. Where that fails, the answer stands as it is.
+	if shown, err := session.Get(ctx); err == nil {
+		return shown, nil
+	}
+	return answer, nil
+}
+
+// isChangedMeanwhile reports whether a write failed because the place is not as it was when it was looked at.
+func isChangedMeanwhile(err error) bool {
+	return errors.Is(err, grafana.ErrAlreadyExists) || errors.Is(err, grafana.ErrConflict) || errors.Is(err, grafana.ErrNotFound)
 }
 
 // look asks Grafana what is at the place.
@@ -87,17 +96,6 @@ func (d *desired) secureValue(found *grafana.SecureValue) *grafana.SecureValue {
 	sv.Name, sv.Description, sv.Decrypters, sv.Value = d.place.name, d.description, d.decrypters, d.value
 	d.marks.put(sv)
 	return sv
-}
-
-// withVersion asks once for the version that an answer to a write did not tell. The write is known to be accepted: where
-// that question fails, the answer stands as it is.
-func withVersion(ctx context.Context, session *connection.Session, answer *grafana.SecureValue) *grafana.SecureValue {
-	if answer.Version == 0 {
-		if found, err := session.Get(ctx); err == nil {
-			return found
-		}
-	}
-	return answer
 }
 
 // deleteForSure deletes, and believes only a 404 that it is gone.

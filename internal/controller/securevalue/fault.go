@@ -43,13 +43,6 @@ func notOurs(want *desired, found *grafana.SecureValue) error {
 		want.place.name, want.place.namespace)
 }
 
-// hidden says that Grafana refuses the name as taken, and shows nothing under it.
-func hidden(want *desired) error {
-	return status.NewFault(status.Elsewhere, v1alpha1.ReasonAlreadyExists, "Grafana says that secure value %q in namespace %q exists, and "+
-		"does not show it to the token of this connection. Choose another spec.name, or grant the token "+
-		"secret.securevalues:read on secret.securevalues:*.", want.place.name, want.place.namespace)
-}
-
 // errStillThere says that Grafana shows a value that it said to have deleted.
 var errStillThere = status.NewFault(status.Time, v1alpha1.ReasonGrafanaUnavailable,
 	"Grafana shows the secure value that it said to have deleted. It is looked at again by itself.")
@@ -86,6 +79,10 @@ func classify(err error) (status.Verdict, bool) {
 		return verdict(status.Elsewhere, v1alpha1.ReasonForbidden,
 			fmt.Sprintf("The token of the connection lacks the action %s on this secure value%s. Grant it to its service account "+
 				"in Grafana.", e.Action(), code))
+	case errors.Is(err, grafana.ErrAlreadyExists):
+		return verdict(status.Elsewhere, v1alpha1.ReasonAlreadyExists,
+			fmt.Sprintf("Grafana says that secure value %q exists, and does not show it to the token of this connection. Choose another "+
+				"spec.name, or grant the token secret.securevalues:read on secret.securevalues:*.", e.Name))
 	case errors.Is(err, grafana.ErrInvalid):
 		message := "Grafana refused the secure value as invalid" + code
 		if len(e.Fields) > 0 {
