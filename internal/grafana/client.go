@@ -5,7 +5,6 @@
 package grafana
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -15,13 +14,18 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
 const (
 	maxObjectBytes = 1 << 20  // of an answer about one secure value
 	maxListBytes   = 64 << 20 // of a list
+
+	maxHeaderBytes = 64 << 10 // of an answer
 
 	connectTimeout     = 5 * time.Second
 	idleTimeout        = 90 * time.Second
@@ -42,7 +46,7 @@ type Config struct {
 	CAData []byte
 	// ServerName is the name to look for on the certificate; empty: the host of URL.
 	ServerName string
-	// Timeout bounds one call, its body included.
+	// Timeout bounds one call, its body included. It must be positive.
 	Timeout time.Duration
 	// UserAgent is sent with each request.
 	UserAgent string
@@ -51,7 +55,8 @@ type Config struct {
 // Client calls one namespace of one Grafana. It is safe for concurrent use. It keeps connections open; see
 // CloseIdleConnections.
 type Client struct {
-	http       *http.Client
+	// transport is asked directly: what follows redirects, and looks at where they lead, is http.Client.
+	transport  *http.Transport
 	collection *url.URL
 	cfg        Config
 }
@@ -62,8 +67,15 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !cfg.Token.IsPrintable() {
+	switch {
+	case !segmentPattern.MatchString(cfg.Namespace):
+		return nil, errors.New("the namespace must be default, org-<id> or stacks-<id>")
+	case !segmentPattern.MatchString(cfg.APIVersion):
+		return nil, errors.New("the API version must be one such as v1beta1")
+	case !cfg.Token.IsPrintable():
 		return nil, errors.New("the token holds characters that no token has")
+	case cfg.Timeout <= 0:
+		return nil, errors.New("the timeout must be positive")
 	}
 	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cfg.ServerName}
 	if len(cfg.CAData) > 0 {
@@ -75,22 +87,24 @@ func New(cfg Config) (*Client, error) {
 	return &Client{
 		cfg:        cfg,
 		collection: base.JoinPath("apis", apiGroup, cfg.APIVersion, "namespaces", cfg.Namespace, "securevalues"),
-		http: &http.Client{
-			Transport: &http.Transport{
-				Proxy:                 http.ProxyFromEnvironment,
-				DialContext:           (&net.Dialer{Timeout: connectTimeout}).DialContext,
-				TLSClientConfig:       tlsConfig,
-				TLSHandshakeTimeout:   connectTimeout,
-				ForceAttemptHTTP2:     true,
-				MaxIdleConnsPerHost:   maxIdleConnections,
-				IdleConnTimeout:       idleTimeout,
-				DisableCompression:    true, // a small answer must not unfold into a large one
-				ResponseHeaderTimeout: cfg.Timeout,
-			},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		transport: &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			DialContext:            (&net.Dialer{Timeout: connectTimeout}).DialContext,
+			TLSClientConfig:        tlsConfig,
+			TLSHandshakeTimeout:    connectTimeout,
+			ForceAttemptHTTP2:      true,
+			MaxIdleConnsPerHost:    maxIdleConnections,
+			IdleConnTimeout:        idleTimeout,
+			DisableCompression:     true, // a small answer must not unfold into a large one
+			MaxResponseHeaderBytes: maxHeaderBytes,
+			// A connection of HTTP/2 outlives the calls that time out on it: one that has gone silent is found out and replaced.
+			HTTP2: &http.HTTP2Config{SendPingTimeout: cfg.Timeout, PingTimeout: cfg.Timeout},
 		},
 	}, nil
 }
+
+// segmentPattern is what may stand between two slashes of the collection's path.
+var segmentPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // parseURL reads the address of a Grafana, and refuses what could send the token elsewhere than a reader of it thinks.
 func parseURL(s string) (*url.URL, error) {
@@ -102,12 +116,19 @@ func parseURL(s string) (*url.URL, error) {
 		return nil, errors.New("the URL must begin with http:// or https://")
 	case u.Host == "" || u.Hostname() == "" || u.Opaque != "":
 		return nil, errors.New("the URL names no host")
+	case u.Port() != "" && !isPort(u.Port()):
+		return nil, errors.New("the port of the URL must be 1 to 65535")
 	case u.User != nil:
 		return nil, errors.New("the URL must not hold a user or password")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(s, "#"):
 		return nil, errors.New("the URL must not hold a query or fragment")
 	}
 	return u, nil
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
 }
 
 // Create makes a secure value. ErrAlreadyExists says that the name is taken.
@@ -128,7 +149,6 @@ func (c *Client) write(ctx context.Context, op operation, method string, u *url.
 	if err != nil {
 		return nil, &Error{Op: string(op), Name: sv.Name, kind: ErrInvalid, cause: err}
 	}
-	defer clear(body)
 	return c.one(ctx, op, method, u, sv.Name, body)
 }
 
@@ -182,7 +202,7 @@ func (c *Client) Delete(ctx context.Context, name string) error {
 }
 
 // CloseIdleConnections closes the connections that no call uses.
-func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
+func (c *Client) CloseIdleConnections() { c.transport.CloseIdleConnections() }
 
 // item returns the URL of a secure value. JoinPath would resolve "." and "..", so the name is escaped and appended.
 func (c *Client) item(name string) *url.URL {
@@ -192,7 +212,8 @@ func (c *Client) item(name string) *url.URL {
 	return &u
 }
 
-// do makes one call, once. A success is read by decode, and one that it does not understand is ErrInvalidResponse.
+// do makes one call, once, and clears its body. A success is read by decode, and one that it does not understand is
+// ErrInvalidResponse.
 func (c *Client) do(
 	ctx context.Context, op operation, method string, u *url.URL, name string, body []byte, decode func(io.Reader) error,
 ) error {
@@ -203,11 +224,14 @@ func (c *Client) do(
 		e.Op, e.Name = string(op), name
 		return e
 	}
+	if op != opList && (name == "" || name == "." || name == "..") { // they would lead to the collection, or above it
+		return fail(&Error{kind: ErrInvalid})
+	}
 	req, err := c.request(ctx, method, u, body)
 	if err != nil {
 		return fail(&Error{kind: ErrInvalid, cause: err})
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		return fail(transportError(ctx, err))
 	}
@@ -215,7 +239,7 @@ func (c *Client) do(
 
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		content, _ := io.ReadAll(io.LimitReader(resp.Body, maxObjectBytes)) // the code alone tells enough
-		return fail(failure(resp.StatusCode, resp.Header, content, time.Now()))
+		return fail(failure(resp.StatusCode, resp.Header, content, name, time.Now()))
 	}
 	tracked := &trackingReader{r: resp.Body}
 	if err := decode(tracked); err != nil {
@@ -230,23 +254,45 @@ func (c *Client) do(
 }
 
 func (c *Client) request(ctx context.Context, method string, u *url.URL, body []byte) (*http.Request, error) {
-	var reader io.Reader
-	if body != nil {
-		reader = bytes.NewReader(body)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), reader)
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
 		return nil, err
 	}
-	// Without GetBody, the transport cannot send a body a second time by itself.
-	req.GetBody = nil
 	req.Header.Set("Authorization", "Bearer "+string(c.cfg.Token.content.reveal()))
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
 	if body != nil {
+		// There is no GetBody, so the transport cannot send a write a second time by itself.
+		req.Body, req.ContentLength = &requestBody{content: body}, int64(len(body))
 		req.Header.Set("Content-Type", "application/json")
 	}
 	return req, nil
+}
+
+// requestBody is cleared when the transport closes it, which can be after the call has returned: until then it may be read.
+type requestBody struct {
+	mu      sync.Mutex
+	content []byte
+	read    int
+}
+
+func (b *requestBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.read == len(b.content) {
+		return 0, io.EOF
+	}
+	n := copy(p, b.content[b.read:])
+	b.read += n
+	return n, nil
+}
+
+func (b *requestBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	clear(b.content)
+	b.content, b.read = nil, 0
+	return nil
 }
 
 // transportError says why there was no answer, or no whole one.
@@ -256,15 +302,23 @@ func transportError(ctx context.Context, err error) *Error {
 		e.cause = ctx.Err()
 		return e
 	}
-	var (
-		alert        tls.AlertError
-		record       tls.RecordHeaderError
-		verification *tls.CertificateVerificationError
-	)
-	if errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &alert) || errors.As(err, &record) || errors.As(err, &verification) {
+	if isTLS(err) {
 		e.kind = ErrTLS
 	}
 	return e
+}
+
+// isTLS reports whether an error is one of TLS. Those have no type in common: there are two for certificates and for what is
+// not TLS at all, alerts are known by the operation, and the rest by how their text begins.
+func isTLS(err error) bool {
+	var (
+		record       tls.RecordHeaderError
+		verification *tls.CertificateVerificationError
+		operation    *net.OpError
+	)
+	return errors.As(err, &record) || errors.As(err, &verification) ||
+		errors.As(err, &operation) && (operation.Op == "remote error" || operation.Op == "local error") ||
+		strings.HasPrefix(err.Error(), "tls: ")
 }
 
 // trackingReader remembers why a body could not be read.

@@ -120,6 +120,7 @@ type wireFailure struct {
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
 	Details struct {
+		Name              string `json:"name"`
 		Kind              string `json:"kind"`
 		RetryAfterSeconds int64  `json:"retryAfterSeconds"`
 		Causes            []struct {
@@ -128,8 +129,8 @@ type wireFailure struct {
 	} `json:"details"`
 }
 
-// failure reads an answer that is no success.
-func failure(code int, header http.Header, body []byte, now time.Time) *Error {
+// failure reads an answer that is no success, to a call about the secure value of that name; it is empty for a list.
+func failure(code int, header http.Header, body []byte, name string, now time.Time) *Error {
 	var status wireFailure
 	if json.Unmarshal(body, &status) != nil || status.Kind != "Status" {
 		status = wireFailure{}
@@ -138,22 +139,22 @@ func failure(code int, header http.Header, body []byte, now time.Time) *Error {
 		StatusCode: code,
 		Fields:     knownFields(status),
 		RetryAfter: retryAfter(header, status, now),
-		kind:       kindOf(code, status, body),
+		kind:       kindOf(code, status, body, name),
 	}
 }
 
 // kindOf says which sentinel an answer means.
-func kindOf(code int, status wireFailure, body []byte) error {
+func kindOf(code int, status wireFailure, body []byte, name string) error {
 	switch {
 	case code >= 300 && code < 400:
 		return ErrRedirect
 	case code == http.StatusUnauthorized:
 		return ErrUnauthorized
-	case code == http.StatusForbidden && speaksOfNamespace(status.Message):
+	case code == http.StatusForbidden && speaksOfNamespace(body):
 		return ErrNamespaceRejected
 	case code == http.StatusForbidden:
 		return ErrForbidden
-	case code == http.StatusNotFound && status.Reason == "NotFound" && status.Details.Kind != "":
+	case code == http.StatusNotFound && status.speaksOf(name):
 		return ErrNotFound
 	case code == http.StatusNotFound:
 		return ErrAPINotServed
@@ -165,26 +166,25 @@ func kindOf(code int, status wireFailure, body []byte) error {
 		return ErrInvalid
 	case code == http.StatusTooManyRequests:
 		return ErrRateLimited
-	case code == http.StatusInternalServerError && status.Kind == "" && speaksOfMalformedNamespace(string(body)):
+	case code == http.StatusInternalServerError && status.Kind == "" && speaksOfNamespace(body):
 		return ErrNamespaceRejected
 	default:
 		return ErrUnavailable
 	}
 }
 
-// speaksOfNamespace reports whether a refusal is about the org or stack and not about an action. The words are those of
-// Grafana's namespace authorizer.
-func speaksOfNamespace(message string) bool {
-	message = strings.ToLower(message)
-	return strings.Contains(message, "invalid org") || strings.Contains(message, "invalid namespace") ||
-		strings.Contains(message, "invalid stack")
+// speaksOf reports whether a Status says that the secure value of that name is not there. Another name or kind would mean that
+// something else is missing, as the namespace: then nothing is known about the value, which must not pass as deleted.
+func (f wireFailure) speaksOf(name string) bool {
+	return f.Reason == "NotFound" && strings.HasPrefix(strings.ToLower(f.Details.Kind), "securevalue") &&
+		(f.Details.Name == "" || f.Details.Name == name)
 }
 
-// speaksOfMalformedNamespace recognises the plain text that Grafana answers to a namespace that is none.
-func speaksOfMalformedNamespace(body string) bool {
-	return strings.Contains(body, "use default rather than") || strings.Contains(strings.ToLower(body), "invalid namespace") ||
-		strings.Contains(body, "invalid stack id") || strings.Contains(body, "invalid org id")
-}
+// namespacePattern is how Grafana says that the org or stack, and not an action, is what it refuses. None of it can be part of a
+// name, which holds no space.
+var namespacePattern = regexp.MustCompile(`(?i)invalid (org|stack|namespace)|use default rather than `)
+
+func speaksOfNamespace(body []byte) bool { return namespacePattern.Match(body) }
 
 // fieldPattern is how the API names the fields that it finds invalid.
 var fieldPattern = regexp.MustCompile(`^(metadata\.(name|namespace|labels|annotations|ownerReferences)|` +

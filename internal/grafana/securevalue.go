@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -127,18 +128,25 @@ var errMalformed = errors.New("not a well-formed answer of the API")
 // decodeObject reads one secure value of the given name.
 func decodeObject(body []byte, name string) (*SecureValue, error) {
 	var o wireObject
-	if err := json.Unmarshal(body, &o); err != nil || o.Kind != kind || o.Metadata.Name != name {
+	if err := json.Unmarshal(body, &o); err != nil || o.Kind != kind || !o.isOurs() || o.Metadata.Name != name {
 		return nil, errMalformed
 	}
 	return o.secureValue(), nil
 }
 
-// decodeList reads a list, one item at a time.
+// isOurs reports whether apiVersion and kind are those of a secure value, as far as they are there.
+func (o *wireObject) isOurs() bool {
+	return (o.Kind == "" || o.Kind == kind) && (o.APIVersion == "" || strings.HasPrefix(o.APIVersion, apiGroup+"/"))
+}
+
+// decodeList reads a list, one item at a time, and to the end of the body, so that the connection can be used again. A list
+// without items is malformed: it must not pass as an empty one.
 func decodeList(body io.Reader) ([]SecureValue, error) {
 	dec := json.NewDecoder(body)
 	var (
-		values []SecureValue
-		seen   string
+		values   []SecureValue
+		seen     string
+		hasItems bool
 	)
 	if err := expectDelim(dec, '{'); err != nil {
 		return nil, err
@@ -152,6 +160,7 @@ func decodeList(body io.Reader) ([]SecureValue, error) {
 		case "kind":
 			err = dec.Decode(&seen)
 		case "items":
+			hasItems = true
 			values, err = decodeItems(dec)
 		default:
 			var skipped json.RawMessage
@@ -161,7 +170,10 @@ func decodeList(body io.Reader) ([]SecureValue, error) {
 			return nil, errMalformed
 		}
 	}
-	if err := expectDelim(dec, '}'); err != nil || seen != listKind {
+	if err := expectDelim(dec, '}'); err != nil || seen != listKind || !hasItems {
+		return nil, errMalformed
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errMalformed
 	}
 	return values, nil
@@ -178,7 +190,7 @@ func decodeItems(dec *json.Decoder) ([]SecureValue, error) {
 	var values []SecureValue
 	for dec.More() {
 		var o wireObject
-		if err := dec.Decode(&o); err != nil || o.Metadata.Name == "" {
+		if err := dec.Decode(&o); err != nil || !o.isOurs() || o.Metadata.Name == "" {
 			return nil, errMalformed
 		}
 		values = append(values, *o.secureValue())

@@ -2,12 +2,15 @@ package grafana_test
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
+
+	"github.com/go-logr/logr/funcr"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
 )
@@ -33,12 +36,30 @@ func TestSecretsDoNotPrint(t *testing.T) {
 		slog.New(slog.NewTextHandler(&log, nil)).Info("x", "v", v)
 		slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "v", v)
 		outs["slog"] = log.String()
+		funcr.New(func(_, args string) { outs["logr"] = args }, funcr.Options{}).Info("x", "v", v)
 		for how, out := range outs {
 			for _, form := range []string{canary, hex, strings.ToUpper(hex), decimal} {
 				if strings.Contains(out, form) {
 					t.Errorf("%s by %s: %s", name, how, out)
 				}
 			}
+		}
+	}
+}
+
+// What prints in place of a secret tells that it is one.
+func TestSecretsPrintAPlaceholder(t *testing.T) {
+	for _, v := range []any{grafana.NewValue([]byte(testValue)), grafana.Value{}, grafana.NewToken([]byte(testToken)), grafana.Token{}} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+			if out := fmt.Sprintf(verb, v); out != "[redacted]" {
+				t.Errorf("%T by %s: %s", v, verb, out)
+			}
+		}
+		if out, err := json.Marshal(v); err != nil || string(out) != `"[redacted]"` {
+			t.Errorf("%T by JSON: %s, %v", v, out, err)
+		}
+		if out, err := v.(encoding.TextMarshaler).MarshalText(); err != nil || string(out) != "[redacted]" {
+			t.Errorf("%T by text: %s, %v", v, out, err)
 		}
 	}
 }

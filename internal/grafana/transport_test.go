@@ -1,0 +1,261 @@
+package grafana_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
+)
+
+// standIn starts a stand-in that takes testToken, and returns it with a client of it.
+func standIn(t *testing.T, options ...grafanatest.Option) (*grafanatest.Server, *grafana.Client) {
+	t.Helper()
+	server := grafanatest.New(options...)
+	server.AddToken(testToken)
+	running, err := server.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(running.Close)
+	return server, newClient(t, config(running.URL))
+}
+
+func TestValuesArriveByteForByte(t *testing.T) {
+	server, c := standIn(t)
+	for name, content := range map[string]string{
+		"quotes":            `"a" \ 'b' <c> & /`,
+		"trailing-newline":  "line\n",
+		"white-space":       " \t\r\n ",
+		"emoji":             "🔑👩‍👩‍👧",
+		"control":           "\x00\x01\x1f\x7f\u0085",
+		"separators":        "\u2028\u2029\ufeff\ufffd",
+		"escapes-as-text":   `\u0041\n\"`,
+		"most-that-is-sent": strings.Repeat("\x01", grafana.MaxValueBytes),
+		"at-the-bound":      strings.Repeat(`"🔑`, grafana.MaxValueBytes/5) + "\n",
+	} {
+		sv := secureValue()
+		sv.Name, sv.Value = name, grafana.NewValue([]byte(content))
+		made, err := c.Create(t.Context(), sv)
+		if err != nil || len(made.Value.Bytes()) != 0 {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if stored, _ := server.Value("default", name); string(stored.Value) != content {
+			t.Errorf("%s arrived as %q", name, stored.Value)
+		}
+		reversed := []rune(content)
+		for i, j := 0, len(reversed)-1; i < j; i, j = i+1, j-1 {
+			reversed[i], reversed[j] = reversed[j], reversed[i]
+		}
+		sv.Value = grafana.NewValue([]byte(string(reversed)))
+		if _, err := c.Update(t.Context(), sv); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if stored, _ := server.Value("default", name); string(stored.Value) != string(reversed) {
+			t.Errorf("%s, updated, arrived as %q", name, stored.Value)
+		}
+	}
+}
+
+// A write whose connection breaks may have had its effect: only the caller may repeat it. The connection is one that was used
+// before, since the transport repeats only on those.
+func TestWritesAreMadeOnce(t *testing.T) {
+	for _, endpoint := range []string{"create", "update", "delete"} {
+		t.Run(endpoint, func(t *testing.T) {
+			server, c := standIn(t)
+			server.Put("default", grafanatest.Stored{Name: "other", Description: "x"})
+			if _, err := c.Get(t.Context(), "other"); err != nil {
+				t.Fatal(err)
+			}
+			server.ResetCalls()
+			server.Inject(grafanatest.Fault{Cut: true})
+			expectOnly(t, endpoints[endpoint](t.Context(), c), grafana.ErrUnreachable)
+			if calls := server.Calls(); len(calls) != 1 {
+				t.Errorf("calls = %v", calls)
+			}
+		})
+	}
+}
+
+// An answer that comes before the whole request was read leaves the rest of the body to the transport, which goes on with it.
+func TestEarlyAnswers(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		w.WriteHeader(http.StatusUnauthorized)
+		_ = http.NewResponseController(w).Flush()
+		_, _ = io.Copy(io.Discard, r.Body)
+	}))
+	t.Cleanup(server.Close)
+	sv := secureValue()
+	sv.Value = grafana.NewValue(bytes.Repeat([]byte{1}, grafana.MaxValueBytes))
+	sv.Annotations = map[string]string{"long": strings.Repeat("x", 8<<20)}
+	_, err := newClient(t, config(server.URL)).Create(t.Context(), sv)
+	expectOnly(t, err, grafana.ErrUnauthorized)
+}
+
+func TestCompressionIsNotTaken(t *testing.T) {
+	var accepted atomic.Value
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		accepted.Store(r.Header.Get("Accept-Encoding"))
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		_, _ = io.WriteString(z, object+strings.Repeat(" ", 1<<20))
+		_ = z.Close()
+	}))
+	t.Cleanup(server.Close)
+	_, err := newClient(t, config(server.URL)).Get(t.Context(), "db")
+	expectOnly(t, err, grafana.ErrInvalidResponse)
+	if accepted.Load() != "" {
+		t.Errorf("Accept-Encoding: %s", accepted.Load())
+	}
+}
+
+func TestListsAreBounded(t *testing.T) {
+	var sent atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, `{"kind":"SecureValueList","items":[`)
+		item := `{"metadata":{"name":"db"},"spec":{"description":"` + strings.Repeat("x", 64<<10) + `"}},`
+		for chunk := bytes.Repeat([]byte(item), 16); r.Context().Err() == nil; {
+			n, err := w.Write(chunk)
+			if sent.Add(int64(n)); err != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(server.Close)
+	_, err := newClient(t, config(server.URL)).List(t.Context(), "")
+	expectOnly(t, err, grafana.ErrInvalidResponse)
+	if sent.Load() > 128<<20 {
+		t.Errorf("%d bytes were read", sent.Load())
+	}
+}
+
+func TestConnectionsAreKept(t *testing.T) {
+	server := grafanatest.New()
+	server.AddToken(testToken)
+	server.Put("default", grafanatest.Stored{Name: "db", Description: "x"})
+	var connections atomic.Int32
+	listening := httptest.NewUnstartedServer(server)
+	listening.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	listening.Start()
+	t.Cleanup(listening.Close)
+	c := newClient(t, config(listening.URL))
+	for range 3 {
+		for endpoint, call := range endpoints {
+			if err := call(t.Context(), c); err != nil && !errors.Is(err, grafana.ErrAlreadyExists) && !errors.Is(err, grafana.ErrNotFound) {
+				t.Fatalf("%s: %v", endpoint, err)
+			}
+		}
+	}
+	if connections.Load() != 1 {
+		t.Errorf("%d connections", connections.Load())
+	}
+}
+
+// A connection of HTTP/2 that no longer leads anywhere, as behind a firewall that has forgotten it, is replaced by itself.
+func TestSilentConnectionIsReplaced(t *testing.T) {
+	server := grafanatest.New()
+	server.AddToken(testToken)
+	running, err := server.StartTLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(running.Close)
+	relay := newRelay(t, strings.TrimPrefix(running.URL, "https://"))
+
+	cfg := config("https://" + relay.address)
+	cfg.CAData, cfg.Timeout = running.CA, 500*time.Millisecond
+	c := newClient(t, cfg)
+	if _, err := c.List(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	relay.forget()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for err := errors.New("not called yet"); err != nil; {
+		if ctx.Err() != nil {
+			t.Fatalf("the connection was not replaced: %v", err)
+		}
+		_, err = c.List(ctx, "")
+	}
+}
+
+// relay passes connections on, until it forgets those that it has: they stay open, and nothing passes any more.
+type relay struct {
+	address string
+
+	mu        sync.Mutex
+	forgotten chan struct{}
+}
+
+func newRelay(t *testing.T, target string) *relay {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &relay{address: listener.Addr().String(), forgotten: make(chan struct{})}
+	ended := make(chan struct{})
+	t.Cleanup(func() { close(ended); _ = listener.Close() })
+	go func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			far, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", target)
+			if err != nil {
+				_ = near.Close()
+				return
+			}
+			r.mu.Lock()
+			forgotten := r.forgotten
+			r.mu.Unlock()
+			go pass(near, far, forgotten, ended)
+			go pass(far, near, forgotten, ended)
+		}
+	}()
+	return r
+}
+
+func (r *relay) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.forgotten)
+	r.forgotten = make(chan struct{})
+}
+
+func pass(from, to net.Conn, forgotten, ended <-chan struct{}) {
+	defer func() { _, _ = from.Close(), to.Close() }()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		select {
+		case <-forgotten:
+			<-ended
+			return
+		default:
+		}
+		if err != nil {
+			return
+		}
+		if _, err := to.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
