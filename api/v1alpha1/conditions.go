@@ -23,6 +23,10 @@ const (
 	// spec. Nobody needs to do anything, unless the message names something that syncs and yet will not work.
 	ReasonSynced = "Synced"
 
+	// ReasonSuspended, with the status that Ready had before: spec.suspend is true, and nothing is read or written until it is
+	// false again, deletion apart. A person here ends it.
+	ReasonSuspended = "Suspended"
+
 	// ReasonGrafanaUnavailable: there is something to write or to delete, and Grafana did not answer, answered with an error of
 	// its own, or asked to wait. Time heals it: the operator tries again by itself. If it lasts, look at the connection.
 	ReasonGrafanaUnavailable = "GrafanaUnavailable"
@@ -64,12 +68,12 @@ const (
 	ReasonRejectedByGrafana = "RejectedByGrafana"
 
 	// ReasonNameConflict: the secure value of that name in Grafana belongs to another GrafanaSecureValue, of this cluster or
-	// another, or to another tool. A person elsewhere heals it: choose another spec.name, or have the other let go. Nothing was
-	// written.
+	// another. A person elsewhere heals it: choose another spec.name, or have the other let go. Nothing was written.
 	ReasonNameConflict = "NameConflict"
 
-	// ReasonAlreadyExists: Grafana has a secure value of that name which no GrafanaSecureValue made. A person elsewhere heals
-	// it: choose another spec.name, or delete the secure value in Grafana. Nothing was written.
+	// ReasonAlreadyExists: Grafana has a secure value of that name which no living GrafanaSecureValue holds, or which Grafana's
+	// own resources or another tool manage. A person elsewhere heals it: choose another spec.name, set adoptionPolicy: Adopt if
+	// it is to become this object's own, or delete the secure value in Grafana. Nothing was written.
 	ReasonAlreadyExists = "AlreadyExists"
 
 	// ReasonForbidden: the token may not do what was asked, and the message names the action that is missing. On a connection
@@ -79,7 +83,8 @@ const (
 
 	// ReasonConnectionNotAllowed: the ClusterGrafanaConnection does not allow the object's namespace. A person elsewhere heals
 	// it: whoever owns the connection extends allowedNamespaces, or the namespace gets a label that it selects. What the
-	// namespace holds there already may still be deleted.
+	// namespace holds there already may still be deleted. On a GrafanaConnection: this installation serves
+	// ClusterGrafanaConnections alone (--namespaced-connections=false), and no call is made.
 	ReasonConnectionNotAllowed = "ConnectionNotAllowed"
 
 	// ReasonDeletionBlocked: the object is being deleted, and its secure value could not be deleted from Grafana yet; the
@@ -116,6 +121,16 @@ const (
 	// heals it: the API needs Grafana Cloud or Enterprise; otherwise correct url or apiVersion.
 	ReasonAPINotServed = "APINotServed"
 
+	// ReasonLabelsNotKept: Grafana took a secure value and did not keep its labels, by which the operator knows what is whose.
+	// The value was taken out again, and nothing is written. A person elsewhere heals it: use a Grafana that keeps the labels of
+	// secure values; an edit of the connection's spec has it tried again.
+	ReasonLabelsNotKept = "LabelsNotKept"
+
+	// ReasonValuesMissing: spec.url was changed, and none of the secure values that are recorded on this connection is at the
+	// new address, so it looks like another Grafana. Nothing is written or deleted. A person elsewhere heals it: set url back; for
+	// another Grafana make another connection, and move the secure values there by their connectionRef.
+	ReasonValuesMissing = "ValuesMissing"
+
 	// ReasonTLSError: Grafana's certificate is not trusted, has expired or is for another host. A person elsewhere heals
 	// it: set tls.caSecretRef or tls.serverName, or repair the certificate.
 	ReasonTLSError = "TLSError"
@@ -134,4 +149,9 @@ const (
 
 	// ReasonRateLimited: Grafana asked to wait (429). Time heals it: the operator waits as long as it was told.
 	ReasonRateLimited = "RateLimited"
+
+	// ReasonInUse: the connection is being deleted, and GrafanaSecureValues name it or hold secure values through it. It heals
+	// when they are deleted or moved to another connection. Meanwhile the connection serves those that hold something
+	// there, and takes no new ones.
+	ReasonInUse = "InUse"
 )

@@ -186,6 +186,14 @@ type ConnectionStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
+	// url is the address at which the last look found Grafana, with the secure
+	// values that are recorded on this connection. Where it is not the url of
+	// spec, none of them was found at the new address yet.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	URL string `json:"url,omitempty"`
+
 	// secureValues is how many GrafanaSecureValues use this connection, counted
 	// with each resync.
 	//

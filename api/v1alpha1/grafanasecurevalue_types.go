@@ -39,6 +39,19 @@ const (
 	DeletionPolicyRetain DeletionPolicy = "Retain"
 )
 
+// AdoptionPolicy says what becomes of a secure value that Grafana has already
+// and that is nobody's here.
+//
+// +kubebuilder:validation:Enum=Refuse;Adopt
+type AdoptionPolicy string
+
+const (
+	// AdoptionPolicyRefuse leaves it alone.
+	AdoptionPolicyRefuse AdoptionPolicy = "Refuse"
+	// AdoptionPolicyAdopt makes it this object's own, and overwrites its value.
+	AdoptionPolicyAdopt AdoptionPolicy = "Adopt"
+)
+
 // ConnectionReference names a connection. It has no namespace: a
 // GrafanaConnection is always that of the object's own namespace, and a
 // ClusterGrafanaConnection has none.
@@ -160,6 +173,28 @@ type GrafanaSecureValueSpec struct {
 	// +optional
 	// +kubebuilder:default=Delete
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+
+	// adoptionPolicy says what becomes of a secure value that Grafana already has
+	// under the name: Refuse leaves it alone and says AlreadyExists; Adopt makes
+	// it this object's own and overwrites its value. It is about values that
+	// nobody marked, and about those of GrafanaSecureValues of other namespaces
+	// that are gone or have left them. Adopt also takes the value of the object of
+	// this namespace and name in another cluster, which then leaves it alone: so
+	// values move from one cluster to its successor. What an object that is there
+	// holds is never taken, nor what Grafana's own resources or other tools
+	// manage. What an object of this namespace has left is taken over under either
+	// policy. Defaults to Refuse.
+	//
+	// +optional
+	// +kubebuilder:default=Refuse
+	AdoptionPolicy AdoptionPolicy `json:"adoptionPolicy,omitempty"`
+
+	// suspend stops the operator for this object, its deletion apart: nothing is
+	// read or written until it is false again, which catches up. Ready keeps its
+	// status and says Suspended. Defaults to false.
+	//
+	// +optional
+	Suspend bool `json:"suspend,omitempty"`
 }
 
 // SourceStatus is the Secret and key whose value is known to be in Grafana.
@@ -264,7 +299,17 @@ type GrafanaSecureValueStatus struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
 	Targets []TargetStatus `json:"targets,omitempty"`
+
+	// lastSyncNow is the annotation grafana.securevalues.io/sync-now that was
+	// answered last: the value was written to Grafana since it had that content.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=262144
+	LastSyncNow string `json:"lastSyncNow,omitempty"`
 }
+
+// MaxTargets is the most places that status.targets can hold.
+const MaxTargets = 16
 
 // GrafanaSecureValue keeps a secure value of Grafana's Secrets Management API
 // in step with one key of a Secret: it is created, updated and deleted in
