@@ -65,8 +65,14 @@ func parse(args []string) (operator.Options, zap.Options, error) {
 		"namespace of the Secrets of ClusterGrafanaConnections and of the fingerprint key")
 	fs.StringVar(&opts.ClusterID, "cluster-id", "",
 		"label value that marks what this cluster keeps in Grafana (default: the UID of namespace kube-system)")
+	var watch string
+	fs.StringVar(&watch, "watch-namespaces", "",
+		"namespaces to serve, with commas between them; ClusterGrafanaConnections are off then, and --cluster-id is required (default: all)")
+	fs.BoolVar(&opts.NamespacedConnections, "namespaced-connections", true,
+		"serve GrafanaConnections; if false, ClusterGrafanaConnections alone")
 
 	err := fs.Parse(args)
+	opts.WatchNamespaces = namespaces(watch)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Print(usage.String())
@@ -75,10 +81,23 @@ func parse(args []string) (operator.Options, zap.Options, error) {
 		return opts, logOptions, fmt.Errorf("%w; see manager --help", err)
 	case fs.NArg() > 0:
 		return opts, logOptions, fmt.Errorf("unexpected argument %q; see manager --help", fs.Arg(0))
+	case watch != "" && len(opts.WatchNamespaces) == 0:
+		return opts, logOptions, fmt.Errorf("--watch-namespaces is %q and names none: name some, or leave it out to serve all", watch)
 	case opts.MaxConcurrentReconciles < 1:
 		return opts, logOptions, fmt.Errorf("--max-concurrent-reconciles is %d: use 1 or more", opts.MaxConcurrentReconciles)
 	}
 	return opts, logOptions, nil
+}
+
+// namespaces returns the names of a list with commas. White space around them, and empty names, do not count.
+func namespaces(list string) []string {
+	var names []string
+	for name := range strings.SplitSeq(list, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // ownNamespace returns the namespace that this process runs in, as its pod tells it; "" outside of a pod.

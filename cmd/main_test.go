@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,6 +21,7 @@ func TestParseRefusesBadFlags(t *testing.T) {
 		{"--max-concurrent-reconciles=many"},
 		{"argument"},
 		{"--zap-log-level=bogus"},
+		{"--watch-namespaces=,"},
 	} {
 		if _, _, err := parse(args); err == nil {
 			t.Errorf("%q was taken", args)
@@ -27,6 +29,16 @@ func TestParseRefusesBadFlags(t *testing.T) {
 	}
 	if _, _, err := parse([]string{"--help"}); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("--help: %v", err)
+	}
+}
+
+func TestParseReadsLists(t *testing.T) {
+	opts, _, err := parse([]string{"--watch-namespaces=team-a, team-b,"})
+	if err != nil || !slices.Equal(opts.WatchNamespaces, []string{"team-a", "team-b"}) {
+		t.Errorf("namespaces = %q, %v", opts.WatchNamespaces, err)
+	}
+	if opts, _, err := parse(nil); err != nil || opts.WatchNamespaces != nil || !opts.NamespacedConnections {
+		t.Errorf("by default: namespaces = %q, namespaced connections %t, %v", opts.WatchNamespaces, opts.NamespacedConnections, err)
 	}
 }
 
@@ -74,8 +86,16 @@ func TestManagerThatCannotStart(t *testing.T) {
 		"no CRDs":               {[]string{"--kubeconfig", kubeconfig, "--operator-namespace=default"}, "install the CRDs of this version first"},
 		"no operator namespace": {[]string{"--kubeconfig", kubeconfig}, "set --operator-namespace or $POD_NAMESPACE"},
 		"bad cluster id":        {[]string{"--kubeconfig", kubeconfig, "--operator-namespace=default", "--cluster-id=a/b"}, "--cluster-id"},
-		"no kubeconfig":         {[]string{"--kubeconfig", filepath.Join(t.TempDir(), "none")}, "no such file"},
-		"no API server":         {[]string{"--kubeconfig", dead, "--operator-namespace=default"}, "connection refused"},
+		"bad namespace":         {[]string{"--kubeconfig", kubeconfig, "--operator-namespace=default", "--watch-namespaces=a/b"}, "--watch-namespaces"},
+		"no id with namespaces": {[]string{"--kubeconfig", kubeconfig, "--operator-namespace=default", "--watch-namespaces=a"}, "needs --cluster-id"},
+		"no connections at all": {
+			[]string{
+				"--kubeconfig", kubeconfig, "--operator-namespace=default", "--watch-namespaces=a", "--cluster-id=a", "--namespaced-connections=false",
+			},
+			"leave one of them out",
+		},
+		"no kubeconfig": {[]string{"--kubeconfig", filepath.Join(t.TempDir(), "none")}, "no such file"},
+		"no API server": {[]string{"--kubeconfig", dead, "--operator-namespace=default"}, "connection refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), binary, row.args...)

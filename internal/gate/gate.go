@@ -22,16 +22,36 @@ const (
 // Key names the object that asks.
 type Key = types.NamespacedName
 
+// Purpose is what an object wants to call Grafana for.
+type Purpose int
+
+const (
+	// Hold is to make a place hold the object's value.
+	Hold Purpose = iota
+	// GiveUp is to make a place that the object has left hold nothing of it.
+	GiveUp
+)
+
+// state says whom a gate admits.
+type state int
+
+const (
+	closed     state = iota // nobody
+	restricted              // those who give up
+	open                    // everybody
+)
+
 // Gate admits objects to one Grafana, or parks them. It is made closed. The zero value is not usable; see New.
 type Gate struct {
 	wake func(Key)
 	max  int
 
 	mu       sync.Mutex
-	open     bool
+	state    state
 	inFlight map[Key]struct{}
 	called   map[Key]struct{} // handed back; their place is kept until they ask again or leave
 	parked   queue
+	purposes map[Key]Purpose  // of those who are parked
 	failing  map[Key]*failure // objects whose last call failed
 }
 
@@ -49,35 +69,37 @@ func New(maxInFlight int, wake func(Key)) *Gate {
 		max:      maxInFlight,
 		inFlight: map[Key]struct{}{},
 		called:   map[Key]struct{}{},
+		purposes: map[Key]Purpose{},
 		failing:  map[Key]*failure{},
 	}
 }
 
-// Admit reports whether key may call Grafana now. If so, Done must follow. If not, key is parked and will be handed back.
-func (g *Gate) Admit(key Key) bool {
+// Admit reports whether key may call Grafana now for that purpose. If so, Done must follow. If not, key is parked and will be
+// handed back.
+func (g *Gate) Admit(key Key, purpose Purpose) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
 	_, turn := g.called[key]
 	delete(g.called, key)
-	if !g.open || g.delayed(key) || (!turn && !g.free()) {
-		g.parked.push(key)
+	if !g.admits(purpose) || g.delayed(key) || (!turn && !g.free()) {
+		g.park(key, purpose)
 		return false
 	}
-	g.parked.remove(key)
+	g.unpark(key)
 	g.inFlight[key] = struct{}{}
 	return true
 }
 
-// Done gives the place of an admitted key back. With failed set the key's call failed in a way that time may heal: the key
-// is parked, and handed back after a delay.
-func (g *Gate) Done(key Key, failed bool) {
+// Done gives the place of a key back that was admitted for that purpose. With failed set the key's call failed in a way that
+// time may heal: the key is parked, and handed back after a delay.
+func (g *Gate) Done(key Key, purpose Purpose, failed bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
 	delete(g.inFlight, key)
 	if failed {
-		g.delay(key)
+		g.delay(key, purpose)
 	} else {
 		g.forget(key)
 	}
@@ -94,31 +116,50 @@ func (g *Gate) Leave(key Key) {
 	g.handBack()
 }
 
-// Open admits from now on, and hands back whom the closed gate parked, as many at a time as may be in flight. Delays of
+// Open admits everybody from now on, and hands back whom the gate parked, as many at a time as may be in flight. Delays of
 // objects whose calls failed end: what failed before may work now.
-func (g *Gate) Open() {
+func (g *Gate) Open() { g.change(open) }
+
+// Restrict admits from now on only those who give up. Those of them who are parked are handed back as by Open, all others
+// as by Close.
+func (g *Gate) Restrict() { g.change(restricted) }
+
+// Close parks whoever asks from now on. Everyone who is parked is handed back once, to learn why and to be parked again.
+// Who is admitted already keeps that.
+func (g *Gate) Close() { g.change(closed) }
+
+func (g *Gate) change(to state) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
-	if !g.open {
-		g.open = true
+	if to > g.state {
 		for key := range g.failing {
 			g.forget(key)
+		}
+	}
+	g.state = to
+	if to != open {
+		admitted := func(key Key) bool { return g.admits(g.purposes[key]) }
+		for key, ok := g.parked.pop(admitted); ok; key, ok = g.parked.pop(admitted) {
+			delete(g.purposes, key)
+			g.wake(key)
 		}
 	}
 	g.handBack()
 }
 
-// Close parks whoever asks from now on. Everyone who is parked is handed back once, to learn why and to be parked again.
-// Who is admitted already keeps that.
-func (g *Gate) Close() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+func (g *Gate) admits(purpose Purpose) bool {
+	return g.state == open || g.state == restricted && purpose == GiveUp
+}
 
-	g.open = false
-	for key, ok := g.parked.pop(nil); ok; key, ok = g.parked.pop(nil) {
-		g.wake(key)
-	}
+func (g *Gate) park(key Key, purpose Purpose) {
+	g.parked.push(key)
+	g.purposes[key] = purpose
+}
+
+func (g *Gate) unpark(key Key) {
+	g.parked.remove(key)
+	delete(g.purposes, key)
 }
 
 // free reports whether one more object may be admitted.
@@ -129,26 +170,28 @@ func (g *Gate) delayed(key Key) bool {
 	return f != nil && f.timer != nil
 }
 
-// handBack wakes parked keys while places are free, in the order in which they came.
+// handBack wakes parked keys whom the gate admits while places are free, in the order in which they came.
 func (g *Gate) handBack() {
-	for g.open && g.free() {
-		key, ok := g.parked.pop(g.delayed)
+	waits := func(key Key) bool { return g.delayed(key) || !g.admits(g.purposes[key]) }
+	for g.state != closed && g.free() {
+		key, ok := g.parked.pop(waits)
 		if !ok {
 			return
 		}
+		delete(g.purposes, key)
 		g.called[key] = struct{}{}
 		g.wake(key)
 	}
 }
 
 // delay parks key for a time that grows with its failures in a row.
-func (g *Gate) delay(key Key) {
+func (g *Gate) delay(key Key, purpose Purpose) {
 	f := g.failing[key]
 	if f == nil {
 		f = &failure{}
 		g.failing[key] = f
 	}
-	g.parked.push(key)
+	g.park(key, purpose)
 	f.timer = time.AfterFunc(Backoff(f.inARow, firstRetry, lastRetry), func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()

@@ -29,7 +29,7 @@ func key(name string) Key { return Key{Namespace: "ns", Name: name} }
 
 func expectAdmit(t *testing.T, g *Gate, name string, want bool) {
 	t.Helper()
-	if got := g.Admit(key(name)); got != want {
+	if got := g.Admit(key(name), Hold); got != want {
 		t.Errorf("Admit(%s) = %t, want %t", name, got, want)
 	}
 }
@@ -54,12 +54,12 @@ func TestGateBoundsWhatIsInFlight(t *testing.T) {
 	expectAdmit(t, g, "d", false)
 	d.expect(t)
 
-	g.Done(key("a"), false)
+	g.Done(key("a"), Hold, false)
 	d.expect(t, "c")
 	expectAdmit(t, g, "e", false) // the free place is kept for c
 	expectAdmit(t, g, "c", true)
-	g.Done(key("b"), false)
-	g.Done(key("c"), false)
+	g.Done(key("b"), Hold, false)
+	g.Done(key("c"), Hold, false)
 	d.expect(t, "d", "e")
 }
 
@@ -70,7 +70,7 @@ func TestGateGivesOnThePlaceOfOneThatNeedsItNoMore(t *testing.T) {
 	expectAdmit(t, g, "a", true)
 	expectAdmit(t, g, "b", false)
 	expectAdmit(t, g, "c", false)
-	g.Done(key("a"), false)
+	g.Done(key("a"), Hold, false)
 	d.expect(t, "b")
 	g.Leave(key("b")) // b looked, and had nothing to do
 	d.expect(t, "c")
@@ -96,12 +96,12 @@ func TestGateClosingHandsEverybodyBackOnce(t *testing.T) {
 	g.Close()
 	d.expect(t, "b")
 	expectAdmit(t, g, "b", false)
-	g.Done(key("a"), true)
+	g.Done(key("a"), Hold, true)
 	d.expect(t)
 	g.Open()
 	d.expect(t, "b")
 	expectAdmit(t, g, "b", true)
-	g.Done(key("b"), false)
+	g.Done(key("b"), Hold, false)
 	d.expect(t, "a") // its delay ended with the trouble
 }
 
@@ -113,10 +113,10 @@ func TestGateDelaysWhatFailedAndLetsOthersPass(t *testing.T) {
 		for i := range 8 {
 			start := time.Now()
 			expectAdmit(t, g, "a", true)
-			g.Done(key("a"), true)
+			g.Done(key("a"), Hold, true)
 			expectAdmit(t, g, "a", false)
 			expectAdmit(t, g, "b", true)
-			g.Done(key("b"), false)
+			g.Done(key("b"), Hold, false)
 			if got := <-woken; got != key("a") {
 				t.Fatalf("handed back %s", got)
 			}
@@ -128,9 +128,48 @@ func TestGateDelaysWhatFailedAndLetsOthersPass(t *testing.T) {
 
 		// A success ends the row.
 		expectAdmit(t, g, "a", true)
-		g.Done(key("a"), false)
+		g.Done(key("a"), Hold, false)
 		if len(g.failing) != 0 {
 			t.Errorf("still remembers %d failures", len(g.failing))
+		}
+	})
+}
+
+func TestGateRestrictedServesThoseWhoGiveUp(t *testing.T) {
+	d := &desk{}
+	g := New(1, d.wake)
+	expectAdmit(t, g, "holds", false)
+	if g.Admit(key("gives-up"), GiveUp) {
+		t.Fatal("a closed gate admitted")
+	}
+	g.Restrict()
+	d.expect(t, "holds", "gives-up") // the one to learn why, the other because it is its turn
+	expectAdmit(t, g, "holds", false)
+	if !g.Admit(key("gives-up"), GiveUp) {
+		t.Error("one who gives up was refused")
+	}
+	g.Done(key("gives-up"), GiveUp, false)
+	d.expect(t)
+	g.Open()
+	d.expect(t, "holds")
+	g.Leave(key("holds"))
+	if len(g.purposes) != 0 {
+		t.Errorf("still remembers %v", g.purposes)
+	}
+}
+
+func TestGateRestrictedKeepsDelays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		woken := make(chan Key, 10)
+		g := New(1, func(key Key) { woken <- key })
+		g.Restrict()
+		if !g.Admit(key("a"), GiveUp) {
+			t.Fatal("one who gives up was refused")
+		}
+		start := time.Now()
+		g.Done(key("a"), GiveUp, true)
+		if got := <-woken; got != key("a") || time.Since(start) < firstRetry*79/100 {
+			t.Errorf("handed back %s after %s", got, time.Since(start))
 		}
 	})
 }
@@ -151,8 +190,8 @@ func TestGateNeverStrandsAKey(t *testing.T) {
 		if i%7 == 3 { // it is woken and finds nothing to do
 			g.Leave(k)
 			served[k] = true
-		} else if g.Admit(k) {
-			g.Done(k, false)
+		} else if g.Admit(k, Hold) {
+			g.Done(k, Hold, false)
 			served[k] = true
 		}
 		g.Leave(k)

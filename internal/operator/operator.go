@@ -49,7 +49,9 @@ type Options struct {
 	LeaderElect             bool
 	MaxConcurrentReconciles int
 	OperatorNamespace       string
-	ClusterID               string // empty: the UID of namespace kube-system
+	ClusterID               string   // empty: the UID of namespace kube-system
+	WatchNamespaces         []string // empty: all
+	NamespacedConnections   bool
 	Version                 string
 
 	// SkipNameValidation lets one process start more than one manager, as tests do.
@@ -63,7 +65,23 @@ func (o Options) validate() error {
 	if problems := validation.IsValidLabelValue(o.ClusterID); problems != nil {
 		return fmt.Errorf("--cluster-id %q is not a label value: %s", o.ClusterID, problems[0])
 	}
+	for _, namespace := range o.WatchNamespaces {
+		if problems := validation.IsDNS1123Label(namespace); problems != nil {
+			return fmt.Errorf("--watch-namespaces names %q, which is not a namespace: %s", namespace, problems[0])
+		}
+	}
+	switch watch := len(o.WatchNamespaces) > 0; {
+	case watch && o.ClusterID == "":
+		return errors.New("--watch-namespaces needs --cluster-id: the UID of namespace kube-system, which it is otherwise, may not be " +
+			"read with Roles alone; set it to any label value that no other cluster with the same Grafana has")
+	case watch && !o.NamespacedConnections:
+		return errors.New("--watch-namespaces serves GrafanaConnections alone, and --namespaced-connections=false serves none: leave one of them out")
+	}
 	return nil
+}
+
+func (o Options) served() connection.Served {
+	return connection.Served{Namespaced: o.NamespacedConnections, Cluster: len(o.WatchNamespaces) == 0}
 }
 
 // Run starts the manager and blocks until ctx ends. Its errors say what to do.
@@ -84,7 +102,7 @@ func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manag
 	if err != nil {
 		return nil, err
 	}
-	if err := checkInstalled(mgr.GetRESTMapper()); err != nil {
+	if err := checkInstalled(mgr.GetRESTMapper(), opts.served()); err != nil {
 		return nil, err
 	}
 	clusterID, err := resolveClusterID(ctx, mgr.GetAPIReader(), opts.ClusterID)
@@ -96,21 +114,22 @@ func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manag
 		return nil, err
 	}
 
-	values := securevalue.New(mgr)
+	values := securevalue.New(mgr, securevalue.Options{
+		ClusterID:               clusterID,
+		Served:                  opts.served(),
+		MaxConcurrentReconciles: opts.MaxConcurrentReconciles,
+	})
 	connections, err := connection.Setup(ctx, mgr, values.Wake, connection.Options{
 		OperatorNamespace:       opts.OperatorNamespace,
 		UserAgent:               "grafana-secure-value-operator/" + opts.Version,
-		Listed:                  values.Listed,
+		Objects:                 values.Objects(),
+		Served:                  opts.served(),
 		MaxConcurrentReconciles: opts.MaxConcurrentReconciles,
 	})
 	if err != nil {
 		return nil, err
 	}
-	err = values.Setup(ctx, mgr, connections, keeper, securevalue.Options{
-		ClusterID:               clusterID,
-		MaxConcurrentReconciles: opts.MaxConcurrentReconciles,
-	})
-	if err != nil {
+	if err := values.Setup(ctx, mgr, connections, keeper); err != nil {
 		return nil, fmt.Errorf("controller of GrafanaSecureValue: %w", err)
 	}
 	return mgr, errors.Join(mgr.AddHealthzCheck("healthz", healthz.Ping), mgr.AddReadyzCheck("readyz", healthz.Ping))
@@ -140,8 +159,21 @@ func managerOptions(opts Options) ctrl.Options {
 			// Without this, one stray read of a whole Secret would cache every Secret of the cluster.
 			ReaderFailOnMissingInformer: true,
 			DefaultTransform:            strip,
+			DefaultNamespaces:           watched(opts.WatchNamespaces),
 		},
 	}
+}
+
+// watched returns the configuration of caches for the given namespaces; nil, which is all of them, for none.
+func watched(namespaces []string) map[string]cache.Config {
+	var configs map[string]cache.Config
+	for _, namespace := range namespaces {
+		if configs == nil {
+			configs = map[string]cache.Config{}
+		}
+		configs[namespace] = cache.Config{}
+	}
+	return configs
 }
 
 // Scheme returns the kinds that the manager reads and writes.
@@ -168,8 +200,12 @@ func strip(obj any) (any, error) {
 }
 
 // checkInstalled asks the API server for the kinds of this project.
-func checkInstalled(mapper meta.RESTMapper) error {
-	for _, kind := range []string{"GrafanaSecureValue", "GrafanaConnection", "ClusterGrafanaConnection"} {
+func checkInstalled(mapper meta.RESTMapper, served connection.Served) error {
+	kinds := []string{"GrafanaSecureValue", "GrafanaConnection"}
+	if served.Cluster {
+		kinds = append(kinds, "ClusterGrafanaConnection")
+	}
+	for _, kind := range kinds {
 		gk := v1alpha1.GroupVersion.WithKind(kind).GroupKind()
 		_, err := mapper.RESTMapping(gk, v1alpha1.GroupVersion.Version)
 		if meta.IsNoMatchError(err) {

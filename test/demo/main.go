@@ -143,6 +143,7 @@ func (d *demo) startManager(ctx context.Context) (stop func() error, err error) 
 		HealthProbeBindAddress:  "0",
 		MaxConcurrentReconciles: 16,
 		OperatorNamespace:       operatorNamespace,
+		NamespacedConnections:   true,
 		Version:                 "demo",
 	})
 	if err != nil {

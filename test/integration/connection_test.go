@@ -288,7 +288,7 @@ var _ = Describe("A ClusterGrafanaConnection", func() {
 		sv.Spec.ConnectionRef.Name = conn.Name
 		w.create(sv)
 		w.eventually(sv, v1alpha1.ReasonConnectionNotFound)
-		Expect(message(sv.Status.Conditions)).To(ContainSubstring("A ClusterGrafanaConnection of that name does"))
+		Expect(message(sv.Status.Conditions)).To(ContainSubstring("A ClusterGrafanaConnection of that name exists"))
 	})
 })
 

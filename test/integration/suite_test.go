@@ -71,6 +71,7 @@ func startManager() {
 		MaxConcurrentReconciles: 16,
 		OperatorNamespace:       operatorNamespace,
 		ClusterID:               clusterID,
+		NamespacedConnections:   true,
 		Version:                 "test",
 		SkipNameValidation:      true,
 	})

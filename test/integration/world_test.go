@@ -276,7 +276,11 @@ func checkStatus(o client.Object, observed int64, conditions []metav1.Condition)
 	stalled := meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionStalled)
 	Expect(reconciling && stalled).To(BeFalse(), "both Reconciling and Stalled: %v", conditions)
 	if ready := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady); ready != nil {
-		Expect(meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionReady)).To(Equal(!reconciling && !stalled), "%v", conditions)
+		if ready.Reason == v1alpha1.ReasonSuspended {
+			Expect(reconciling || stalled).To(BeFalse(), "%v", conditions)
+		} else {
+			Expect(meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionReady)).To(Equal(!reconciling && !stalled), "%v", conditions)
+		}
 		Expect(knownReasons).To(ContainElement(ready.Reason))
 		Expect(strings.TrimSpace(ready.Message)).NotTo(BeEmpty())
 	}
@@ -306,11 +310,12 @@ func (w *world) cleanUp(ctx context.Context) {
 
 // knownReasons are the reasons that a user may meet.
 var knownReasons = []string{
-	v1alpha1.ReasonSynced, v1alpha1.ReasonGrafanaUnavailable, v1alpha1.ReasonSecretNotFound, v1alpha1.ReasonSecretKeyNotFound,
+	v1alpha1.ReasonSynced, v1alpha1.ReasonSuspended, v1alpha1.ReasonGrafanaUnavailable, v1alpha1.ReasonSecretNotFound, v1alpha1.ReasonSecretKeyNotFound,
 	v1alpha1.ReasonValueEmpty, v1alpha1.ReasonConnectionNotFound, v1alpha1.ReasonConnectionNotReady, v1alpha1.ReasonValueTooLarge,
 	v1alpha1.ReasonValueNotUTF8, v1alpha1.ReasonInvalidSpec, v1alpha1.ReasonRejectedByGrafana, v1alpha1.ReasonNameConflict,
 	v1alpha1.ReasonAlreadyExists, v1alpha1.ReasonForbidden, v1alpha1.ReasonConnectionNotAllowed, v1alpha1.ReasonDeletionBlocked,
 	v1alpha1.ReasonConnected, v1alpha1.ReasonCredentialsInvalid, v1alpha1.ReasonUnauthorized, v1alpha1.ReasonNamespaceRejected,
 	v1alpha1.ReasonAPINotServed, v1alpha1.ReasonTLSError, v1alpha1.ReasonRedirectRefused, v1alpha1.ReasonCredentialsNotFound,
-	v1alpha1.ReasonUnreachable, v1alpha1.ReasonInvalidResponse, v1alpha1.ReasonRateLimited,
+	v1alpha1.ReasonUnreachable, v1alpha1.ReasonInvalidResponse, v1alpha1.ReasonRateLimited, v1alpha1.ReasonLabelsNotKept,
+	v1alpha1.ReasonValuesMissing, v1alpha1.ReasonInUse,
 }

@@ -3,8 +3,9 @@ package connection
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
@@ -42,29 +43,91 @@ func (r *Reconciler) check(ctx context.Context, conn v1alpha1.Connection) (findi
 		return finding{}, err // the API server's: nothing was learnt of the connection
 	}
 	b := basisOf(conn, cred.versions)
-	client := e.clientOf(b)
-	if err == nil && client == nil {
-		client, err = r.connect(conn, cred)
+	found, err := r.ask(ctx, conn, e, b, cred, err)
+	if apiErr, ok := errors.AsType[*surveyError](err); ok {
+		return finding{}, apiErr
 	}
-	if err == nil {
-		_, err = client.List(ctx, "")
+	return r.publish(conn, e, b, found, err), nil
+}
+
+// connected is a client, and the credentials that it was made with.
+type connected struct {
+	client *grafana.Client
+	cred   credentials
+}
+
+// ask lists the values with the credentials, whose fault is credErr. Where they are gone, it returns what their last good
+// content makes of the present spec, for those who give up.
+func (r *Reconciler) ask(ctx context.Context, conn v1alpha1.Connection, e *entry, b basis, cred credentials, credErr error) (connected, error) {
+	if credErr != nil {
+		last, known := e.lastGood()
+		if !known || !isCredentialsNotFound(credErr) {
+			return connected{}, credErr
+		}
+		client, err := r.connect(conn, last)
+		if err != nil {
+			return connected{}, credErr
+		}
+		return connected{client, last}, credErr
 	}
-	return r.publish(conn, e, b, client, err), nil
+	found := connected{client: e.clientOf(b), cred: cred}
+	if found.client == nil {
+		client, err := r.connect(conn, cred)
+		if err != nil {
+			return connected{}, err
+		}
+		found.client = client
+	}
+	values, err := found.client.List(ctx, "")
+	if err != nil {
+		return found, err
+	}
+	survey, err := r.objects.Survey(ctx, e.id, values)
+	if err != nil {
+		return found, &surveyError{err}
+	}
+	return found, verify(conn, e.lastVerdict(), survey)
+}
+
+// surveyError is an error of the Kubernetes API, which says nothing of the connection.
+type surveyError struct{ error }
+
+func (e *surveyError) Unwrap() error { return e.error }
+
+// verify says what a LIST that succeeded proves all the same to be wrong.
+//
+//	the URL is another one, values are recorded, none of them is listed      ValuesMissing
+//	labels were not kept, the spec is the same, no listed value has ours     LabelsNotKept
+func verify(conn v1alpha1.Connection, last status.Verdict, survey Survey) error {
+	st := conn.GetStatus()
+	moved := st.URL != "" && ServerOf(st.URL) != ServerOf(conn.GetSpec().URL)
+	ready := meta.FindStatusCondition(st.Conditions, v1alpha1.ConditionReady)
+	forgetful := last.Reason == v1alpha1.ReasonLabelsNotKept || ready != nil && ready.Reason == v1alpha1.ReasonLabelsNotKept
+	sameSpec := st.ObservedGeneration == conn.GetGeneration()
+	switch {
+	case moved && survey.Recorded > 0 && survey.Present == 0:
+		return errValuesMissing
+	case forgetful && sameSpec && !survey.Marked:
+		return errLabelsNotKept
+	default:
+		return nil
+	}
 }
 
 // publish records a check and opens or closes the gate by it.
-func (r *Reconciler) publish(conn v1alpha1.Connection, e *entry, b basis, client *grafana.Client, err error) finding {
+func (r *Reconciler) publish(conn v1alpha1.Connection, e *entry, b basis, with connected, err error) finding {
 	verdict := classify(e.id, err)
+	if verdict.Reason == v1alpha1.ReasonUnauthorized {
+		with.cred = credentials{} // no good ones
+	}
 
 	e.mu.Lock()
 	first := !e.checked
 	changed := first || e.verdict.Reason != verdict.Reason
-	if client != nil && client != e.client {
-		if e.client != nil {
-			e.client.CloseIdleConnections()
-		}
-		e.client = client
+	if with.client != e.client && e.client != nil {
+		e.client.CloseIdleConnections()
 	}
+	e.client, e.last = with.client, with.cred
 	e.basis, e.checked, e.verdict, e.lastAt, e.strikes = b, true, verdict, r.now(), 0
 	if verdict.Class == status.Time {
 		e.failures++
@@ -72,11 +135,14 @@ func (r *Reconciler) publish(conn v1alpha1.Connection, e *entry, b basis, client
 		e.failures = 0
 	}
 	e.nextAt = nextCheck(e.lastAt, verdict, err, e.failures, conn.GetSpec().ResyncInterval())
+	orphaned := e.orphaned()
 	e.mu.Unlock()
 
 	switch {
 	case verdict.Class == status.None:
 		e.gate.Open()
+	case changed && orphaned:
+		e.gate.Restrict()
 	case changed:
 		e.gate.Close()
 	}
@@ -122,6 +188,13 @@ func (e *entry) clientOf(b basis) *grafana.Client {
 	return e.client
 }
 
+// lastGood returns the last good credentials, if any are known.
+func (e *entry) lastGood() (credentials, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.last, !e.last.token.Empty()
+}
+
 func (e *entry) lastVerdict() status.Verdict {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -165,7 +238,7 @@ func basisOf(conn v1alpha1.Connection, secrets string) basis {
 		uid:        conn.GetUID(),
 		generation: conn.GetGeneration(),
 		secrets:    secrets,
-		server:     strings.TrimRight(strings.ToLower(conn.GetSpec().URL), "/"),
+		server:     ServerOf(conn.GetSpec().URL),
 	}
 }
 

@@ -23,6 +23,37 @@ func invalidSpec(err error) error {
 	return status.NewFault(status.Here, v1alpha1.ReasonInvalidSpec, "The spec cannot be used: %s.", err)
 }
 
+func isCredentialsNotFound(err error) bool {
+	f, ok := errors.AsType[*status.Fault](err)
+	return ok && f.Reason == v1alpha1.ReasonCredentialsNotFound
+}
+
+// errValuesMissing says that the URL seems to lead to another Grafana now.
+var errValuesMissing = status.NewFault(status.Elsewhere, v1alpha1.ReasonValuesMissing,
+	"spec.url was changed, and none of the secure values that are recorded on this connection is at the new address: it looks like "+
+		"another Grafana. Nothing is written or deleted. Set spec.url back; for another Grafana make another connection, and move the "+
+		"secure values there by their spec.connectionRef.")
+
+// errLabelsNotKept says that a value cannot be told from those of others here.
+var errLabelsNotKept = status.NewFault(status.Elsewhere, v1alpha1.ReasonLabelsNotKept,
+	"Grafana does not keep the labels of a secure value, by which the operator knows what is whose. What was written was taken out "+
+		"again, and nothing more is written. Use a Grafana that keeps labels; an edit of spec has it tried again.")
+
+// inUse is the verdict on a connection that is being deleted and has to wait for its users.
+var inUse = status.Verdict{
+	Class: status.Watch, Reason: v1alpha1.ReasonInUse,
+	Message: "It is being deleted, and GrafanaSecureValues name it or hold secure values through it. It goes when they are deleted, or " +
+		"moved to another connection by spec.connectionRef.",
+}
+
+// notServed is the verdict on a connection of a kind that this installation does not serve.
+func notServed(served Served, kind v1alpha1.ConnectionKind) status.Verdict {
+	return status.Verdict{
+		Class: status.Elsewhere, Reason: v1alpha1.ReasonConnectionNotAllowed,
+		Message: served.WhyNot(kind) + " No call is made through this connection.",
+	}
+}
+
 // classify is the table of what can be wrong with a connection. An error it does not know is one that time may heal.
 func classify(id ID, err error) status.Verdict {
 	if f, ok := errors.AsType[*status.Fault](err); ok {

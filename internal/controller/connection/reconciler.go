@@ -11,8 +11,10 @@ import (
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/finalizer"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 )
 
@@ -28,11 +30,16 @@ type Reconciler struct {
 	userAgent         string
 	now               func() time.Time
 
-	// listed is told of each connection whose LIST succeeded just now.
-	listed func(context.Context, ID)
+	objects Objects
+	served  Served
 }
 
-// Reconcile checks the connection if that is due, then reports how that went.
+// staleDelay is how long to wait for the cache after the API server refused a patch of an older version. The cache's event
+// usually comes first.
+const staleDelay = time.Second
+
+// Reconcile lets the connection go if it is being deleted and nobody needs it; else it makes sure that it stays while somebody
+// does, checks it if that is due, and reports how that went.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	conn := r.newObject()
 	if err := r.client.Get(ctx, req.NamespacedName, conn); err != nil {
@@ -41,14 +48,63 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
+	if gone, err := r.letGo(ctx, conn); gone || err != nil {
+		return ctrl.Result{}, err
+	}
+	if !r.served.Has(r.kind) {
+		return r.report(ctx, conn, finding{Verdict: notServed(r.served, r.kind)})
+	}
+	if err := r.keep(ctx, conn); apierrors.IsConflict(err) {
+		return ctrl.Result{RequeueAfter: staleDelay}, nil
+	} else if err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
 	found, err := r.check(ctx, conn)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
 	if found.fresh && found.Class == status.None {
-		r.listed(ctx, idOf(conn))
+		r.objects.Listed(ctx, idOf(conn))
 	}
 	return r.report(ctx, conn, found)
+}
+
+// keep makes sure that the connection carries our finalizer before it is used.
+func (r *Reconciler) keep(ctx context.Context, conn v1alpha1.Connection) error {
+	if !conn.GetDeletionTimestamp().IsZero() || controllerutil.ContainsFinalizer(conn, v1alpha1.Finalizer) {
+		return nil
+	}
+	old, _ := conn.DeepCopyObject().(v1alpha1.Connection) // a copy has the type of its original
+	controllerutil.AddFinalizer(conn, v1alpha1.Finalizer)
+	return r.client.Patch(ctx, conn, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}))
+}
+
+// letGo takes our finalizer off a connection that is being deleted and that no object needs any more, which the API server
+// itself must say. It reports whether the connection is none of ours now.
+func (r *Reconciler) letGo(ctx context.Context, conn v1alpha1.Connection) (gone bool, err error) {
+	if conn.GetDeletionTimestamp().IsZero() {
+		return false, nil
+	}
+	id := idOf(conn)
+	patch, ours, err := finalizer.Removal(conn.GetFinalizers())
+	if err != nil {
+		return false, err
+	}
+	if !ours {
+		r.registry.Remove(id)
+		return true, nil
+	}
+	if n, err := r.objects.Users(ctx, id); n > 0 || err != nil {
+		return false, err
+	}
+	if inUse, err := r.objects.InUse(ctx, id); inUse || err != nil {
+		return false, err
+	}
+	if err := r.client.Patch(ctx, conn, patch); client.IgnoreNotFound(err) != nil {
+		return false, err
+	}
+	r.registry.Remove(id)
+	return true, nil
 }
 
 // report writes what was found into the status, if that changes it, and says when to look again. The number of users is counted
@@ -56,11 +112,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 func (r *Reconciler) report(ctx context.Context, conn v1alpha1.Connection, found finding) (ctrl.Result, error) {
 	old, _ := conn.DeepCopyObject().(v1alpha1.Connection) // a copy has the type of its original
 	st := conn.GetStatus()
+	if found.Class == status.None {
+		st.URL = conn.GetSpec().URL
+	}
+	if !conn.GetDeletionTimestamp().IsZero() {
+		found.Verdict = inUse
+	}
 	found.Apply(&st.Conditions, conn.GetGeneration())
 	st.ObservedGeneration = conn.GetGeneration()
 	changed := !equality.Semantic.DeepEqual(old.GetStatus(), st)
 	if found.fresh && (changed || !found.first) {
-		n, err := r.users(ctx, idOf(conn))
+		n, err := r.objects.Users(ctx, idOf(conn))
 		if err != nil {
 			return ctrl.Result{}, err
 		}

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -87,6 +89,7 @@ type entry struct {
 
 	mu       sync.Mutex
 	client   *grafana.Client
+	last     credentials    // the last good ones
 	basis    basis          // what client was made from
 	checked  bool           // by this process
 	verdict  status.Verdict // of the last check
@@ -101,7 +104,21 @@ type basis struct {
 	uid        types.UID
 	generation int64
 	secrets    string // versions of the Secrets read
-	server     string // the URL
+	server     string // see ServerOf
+}
+
+// ServerOf returns what URLs of one Grafana have in common: scheme and host in lower case, without the default port and a
+// slash at the end.
+func ServerOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return address
+	}
+	scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+	if port := u.Port(); scheme == "https" && port == "443" || scheme == "http" && port == "80" {
+		host = strings.TrimSuffix(host, ":"+port)
+	}
+	return scheme + "://" + host + strings.TrimRight(u.EscapedPath(), "/")
 }
 
 // entry returns the entry of id, made on first use, so that objects can wait for a connection that is not checked yet.
@@ -139,25 +156,28 @@ func (r *Registry) Leave(key gate.Key) {
 	}
 }
 
+// Released has a connection looked at that an object has stopped to use.
+func (r *Registry) Released(id ID) { r.wakeConnection(id) }
+
 // Admit lends the connection to the object key for work at one name in Grafana. It returns ErrParked where the object must
 // wait its turn, and a *Trouble where the connection is of no use now; either way the object is handed back when that
 // changes. A session must be closed.
-func (r *Registry) Admit(id ID, namespace, name string, key gate.Key) (*Session, error) {
+func (r *Registry) Admit(id ID, namespace, name string, key gate.Key, purpose gate.Purpose) (*Session, error) {
 	e := r.entry(id)
-	if !e.gate.Admit(key) {
+	if !e.gate.Admit(key, purpose) {
 		return nil, e.refusal()
 	}
-	client, server, err := e.use()
+	client, server, err := e.use(purpose)
 	if err != nil { // it came into trouble just now
-		e.gate.Done(key, true)
+		e.gate.Done(key, purpose, true)
 		return nil, err
 	}
 	s := &Session{
-		registry: r, entry: e, client: client, key: key,
+		registry: r, entry: e, client: client, key: key, purpose: purpose,
 		place: gate.Place{Server: server, Namespace: namespace, Name: name},
 	}
 	if !r.places.Take(s.place, key) {
-		e.gate.Done(key, false)
+		e.gate.Done(key, purpose, false)
 		return nil, ErrParked
 	}
 	return s, nil
@@ -173,13 +193,20 @@ func (e *entry) refusal() error {
 	return ErrParked
 }
 
-func (e *entry) use() (*grafana.Client, string, error) {
+// use returns the client, if it may be used for that purpose.
+func (e *entry) use(purpose gate.Purpose) (*grafana.Client, string, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.checked || e.verdict.Class != status.None {
-		return nil, "", &Trouble{Verdict: e.verdict}
+	if e.checked && (e.verdict.Class == status.None || purpose == gate.GiveUp && e.orphaned()) {
+		return e.client, e.basis.server, nil
 	}
-	return e.client, e.basis.server, nil
+	return nil, "", &Trouble{Verdict: e.verdict}
+}
+
+// orphaned reports whether the credentials are gone and their last good content is still known. It serves those who give up
+// their places, so that a namespace can go in any order. e.mu is held.
+func (e *entry) orphaned() bool {
+	return e.verdict.Reason == v1alpha1.ReasonCredentialsNotFound && e.client != nil
 }
 
 // Session is a connection lent to one object, for calls about one name. No other object works at that name meanwhile.
@@ -189,14 +216,18 @@ type Session struct {
 	client   *grafana.Client
 	place    gate.Place
 	key      gate.Key
+	purpose  gate.Purpose
 	retry    bool // the object is to be handed back after a delay
 }
 
 // Close gives the connection and the name back.
 func (s *Session) Close() {
 	s.registry.places.Leave(s.place)
-	s.entry.gate.Done(s.key, s.retry)
+	s.entry.gate.Done(s.key, s.purpose, s.retry)
 }
+
+// Place is where the session works.
+func (s *Session) Place() gate.Place { return s.place }
 
 // Get asks for the secure value of the session.
 func (s *Session) Get(ctx context.Context) (*grafana.SecureValue, error) {
@@ -223,10 +254,24 @@ func (s *Session) Delete(ctx context.Context) error {
 // as the connection is out of trouble.
 func (s *Session) Retry() { s.retry = true }
 
+// LabelsNotKept says that Grafana did not keep the labels of a write. It ends the use of the connection, and returns that trouble.
+func (s *Session) LabelsNotKept() error {
+	e := s.entry
+	e.mu.Lock()
+	e.verdict = classify(e.id, errLabelsNotKept)
+	e.nextAt = time.Now().Add(gate.Jitter(recheckStalled, resyncJitter))
+	trouble := &Trouble{Verdict: e.verdict}
+	e.mu.Unlock()
+
+	e.gate.Close()
+	s.registry.wakeConnection(e.id)
+	return trouble
+}
+
 // call makes one call, unless the connection has come into trouble since the session was lent, and notes what the answer
 // says of the connection.
 func call[T any](s *Session, do func(*grafana.Client) (T, error)) (T, error) {
-	if _, _, err := s.entry.use(); err != nil {
+	if _, _, err := s.entry.use(s.purpose); err != nil {
 		var none T
 		return none, err
 	}
@@ -242,6 +287,7 @@ func (r *Registry) note(e *entry, err error) {
 	unauthorized := errors.Is(err, grafana.ErrUnauthorized)
 	if unauthorized {
 		e.checked, e.verdict = true, classify(e.id, err)
+		e.client, e.last = nil, credentials{} // not even for deletions
 		e.nextAt = time.Now().Add(recheckUnauthorized)
 	}
 	if isOutage(err) {

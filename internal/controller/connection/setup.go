@@ -17,7 +17,7 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/gate"
 )
 
-// +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanaconnections;clustergrafanaconnections,verbs=get;list;watch
+// +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanaconnections;clustergrafanaconnections,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanaconnections/status;clustergrafanaconnections/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
@@ -38,8 +38,10 @@ type Options struct {
 	OperatorNamespace string
 	// UserAgent is sent with each request to Grafana.
 	UserAgent string
-	// Listed is told of each connection whose LIST succeeded just now. Nil is nobody.
-	Listed func(context.Context, ID)
+	// Objects tells of the objects that use a connection.
+	Objects Objects
+	// Served is which kinds of connection are served.
+	Served Served
 	// MaxConcurrentReconciles bounds the connections of a kind that are checked at a time.
 	MaxConcurrentReconciles int
 }
@@ -47,16 +49,23 @@ type Options struct {
 // Setup adds the controllers of both kinds of connection to the manager and returns the registry that they keep. Objects
 // that waited for a connection are handed back by wakeObject.
 func Setup(ctx context.Context, mgr ctrl.Manager, wakeObject func(gate.Key), opts Options) (*Registry, error) {
-	wakers := map[v1alpha1.ConnectionKind]*Waker{
-		v1alpha1.KindGrafanaConnection:        {},
-		v1alpha1.KindClusterGrafanaConnection: {},
+	wakers := map[v1alpha1.ConnectionKind]*Waker{v1alpha1.KindGrafanaConnection: {}}
+	if opts.Served.Cluster {
+		wakers[v1alpha1.KindClusterGrafanaConnection] = &Waker{}
 	}
-	registry := NewRegistry(wakeObject, func(id ID) { wakers[id.Kind].Wake(id.key()) })
+	registry := NewRegistry(wakeObject, func(id ID) {
+		if waker := wakers[id.Kind]; waker != nil {
+			waker.Wake(id.key())
+		}
+	})
 
 	for kind, newObject := range map[v1alpha1.ConnectionKind]func() v1alpha1.Connection{
 		v1alpha1.KindGrafanaConnection:        func() v1alpha1.Connection { return &v1alpha1.GrafanaConnection{} },
 		v1alpha1.KindClusterGrafanaConnection: func() v1alpha1.Connection { return &v1alpha1.ClusterGrafanaConnection{} },
 	} {
+		if wakers[kind] == nil {
+			continue // it may not even be read
+		}
 		r := &Reconciler{
 			client:            mgr.GetClient(),
 			live:              mgr.GetAPIReader(),
@@ -66,7 +75,8 @@ func Setup(ctx context.Context, mgr ctrl.Manager, wakeObject func(gate.Key), opt
 			newObject:         newObject,
 			operatorNamespace: opts.OperatorNamespace,
 			userAgent:         opts.UserAgent,
-			listed:            opts.Listed,
+			objects:           opts.Objects,
+			served:            opts.Served,
 			now:               time.Now,
 		}
 		if err := r.setup(ctx, mgr, wakers[kind], opts.MaxConcurrentReconciles); err != nil {
@@ -136,12 +146,4 @@ func (r *Reconciler) list(ctx context.Context, opts ...client.ListOption) ([]rec
 		add(&list.Items[i])
 	}
 	return requests, err
-}
-
-// users counts the secure values that name a connection or hold places on it.
-func (r *Reconciler) users(ctx context.Context, id ID) (int, error) {
-	list := &v1alpha1.GrafanaSecureValueList{}
-	err := r.client.List(ctx, list, client.InNamespace(id.Namespace),
-		client.MatchingFields{SecureValuesIndex: id.IndexKey()}, client.UnsafeDisableDeepCopy)
-	return len(list.Items), err
 }

@@ -5,12 +5,12 @@ import (
 	"errors"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/finalizer"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
 )
 
@@ -19,12 +19,16 @@ const maxSteps = 5
 
 // outcome is what settle did at a place, and what is there now.
 type outcome struct {
-	did   action               // the last step
-	value *grafana.SecureValue // as Grafana showed it last; nil if it was not asked, or shows nothing
+	did     action               // the last step
+	value   *grafana.SecureValue // as Grafana showed it last; nil if it was not asked, or shows nothing
+	adopted bool                 // what was written over was not the object's own
+	heir    string               // the object to which the value was left, if it was
 }
 
 // settle takes the steps that decide names, until the place holds what is desired.
-func settle(ctx context.Context, session *connection.Session, want *desired, seen observed) (outcome, error) {
+func (r *Reconciler) settle(
+	ctx context.Context, session *connection.Session, sv *v1alpha1.GrafanaSecureValue, want *desired, seen observed,
+) (outcome, error) {
 	var changed error // somebody changed the place since it was looked at
 	for range maxSteps {
 		step, err := decide(want, seen)
@@ -36,10 +40,13 @@ func settle(ctx context.Context, session *connection.Session, want *desired, see
 			return outcome{did: step, value: seen.found}, nil
 		case remove:
 			return outcome{did: step}, deleteForSure(ctx, session)
+		case bequeath:
+			err := r.bequeath(ctx, seen.heir, want.place, seen.found)
+			return outcome{did: step, value: seen.found, heir: seen.heir.Name}, err
 		case create, update:
 			answer, err := write(ctx, session, want, seen.found)
 			if err == nil {
-				return outcome{did: step, value: answer}, nil
+				return outcome{did: step, value: answer, adopted: step == update && seen.owner != own}, nil
 			}
 			if !isChangedMeanwhile(err) {
 				return outcome{}, err
@@ -47,22 +54,51 @@ func settle(ctx context.Context, session *connection.Session, want *desired, see
 			changed = err
 		case look:
 		}
-		if seen, err = seen.look(ctx, session); err != nil {
+		if seen, err = r.look(ctx, session, sv, want, seen); err != nil {
 			return outcome{}, err
 		}
 	}
 	return outcome{}, changed
 }
 
-// write makes the place hold what is desired: a new secure value, or one over what was found.
+// look asks Grafana what is at the place, and Kubernetes whose that is, and who follows the object if it leaves.
+func (r *Reconciler) look(
+	ctx context.Context, session *connection.Session, sv *v1alpha1.GrafanaSecureValue, want *desired, seen observed,
+) (observed, error) {
+	found, err := session.Get(ctx)
+	if errors.Is(err, grafana.ErrNotFound) {
+		found, err = nil, nil
+	}
+	seen.looked, seen.found = err == nil, found
+	if found == nil {
+		return seen, err
+	}
+	seen.owner = r.ownerOf(ctx, session.Place(), want.marks, found)
+	if want.absent && mayRemove(want, seen) {
+		seen.heir, err = r.heirOf(ctx, sv, want.place)
+	}
+	return seen, err
+}
+
+// write makes the place hold what is desired: a new secure value, or one over what was found. Where Grafana drops our labels,
+// a new one is taken out again.
 func write(ctx context.Context, session *connection.Session, want *desired, found *grafana.SecureValue) (*grafana.SecureValue, error) {
 	do := session.Create
 	if found != nil {
 		do = session.Update
 	}
 	answer, err := do(ctx, want.secureValue(found))
-	if err != nil || answer.Version != 0 {
-		return answer, err
+	if err != nil {
+		return nil, err
+	}
+	if !want.marks.labelled(answer) {
+		if found == nil {
+			err = deleteForSure(ctx, session)
+		}
+		return nil, errors.Join(session.LabelsNotKept(), err)
+	}
+	if answer.Version != 0 {
+		return answer, nil
 	}
 	// The write is accepted, and its version not told: ask once. Where that fails, the answer stands as it is.
 	if shown, err := session.Get(ctx); err == nil {
@@ -74,16 +110,6 @@ func write(ctx context.Context, session *connection.Session, want *desired, foun
 // isChangedMeanwhile reports whether a write failed because the place is not as it was when it was looked at.
 func isChangedMeanwhile(err error) bool {
 	return errors.Is(err, grafana.ErrAlreadyExists) || errors.Is(err, grafana.ErrConflict) || errors.Is(err, grafana.ErrNotFound)
-}
-
-// look asks Grafana what is at the place.
-func (seen observed) look(ctx context.Context, session *connection.Session) (observed, error) {
-	found, err := session.Get(ctx)
-	if errors.Is(err, grafana.ErrNotFound) {
-		found, err = nil, nil
-	}
-	seen.looked, seen.found = err == nil, found
-	return seen, err
 }
 
 // secureValue returns the body of a write: over what was found, whose labels and annotations that are not ours are kept, and
@@ -114,27 +140,35 @@ func deleteForSure(ctx context.Context, session *connection.Session) error {
 }
 
 // prepare makes sure, before the first write to a place, that the object carries our finalizer and names the place as its
-// intent. It is one patch, refused by the API server if the object has changed meanwhile.
+// intent.
 func (r *Reconciler) prepare(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, p place) error {
-	intent, _ := intentOf(sv)
-	if intent == p && controllerutil.ContainsFinalizer(sv, v1alpha1.Finalizer) {
+	about := intentOf(sv)
+	if about.place != p {
+		about = intent{place: p}
+	}
+	return r.intend(ctx, sv, about)
+}
+
+// intend records the intent, and makes sure of our finalizer. It is one patch, refused by the API server if the object has
+// changed meanwhile, and none if everything is there.
+func (r *Reconciler) intend(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, about intent) error {
+	if intentOf(sv) == about && controllerutil.ContainsFinalizer(sv, v1alpha1.Finalizer) {
 		return nil
 	}
 	changed := sv.DeepCopy()
 	controllerutil.AddFinalizer(changed, v1alpha1.Finalizer)
-	metav1.SetMetaDataAnnotation(&changed.ObjectMeta, v1alpha1.AnnotationIntent, p.String())
+	metav1.SetMetaDataAnnotation(&changed.ObjectMeta, v1alpha1.AnnotationIntent, about.String())
 	patch := client.MergeFromWithOptions(sv.DeepCopy(), client.MergeFromWithOptimisticLock{})
 	return r.patch(ctx, sv, changed, patch)
 }
 
-// letGo takes the finalizer off an object that holds no place any more, by a patch that fails if the list of finalizers is
-// not the one that was read.
+// letGo takes the finalizer off an object that holds no place any more.
 func (r *Reconciler) letGo(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) error {
-	patch, found, err := removeFinalizer(sv.Finalizers, v1alpha1.Finalizer)
+	patch, found, err := finalizer.Removal(sv.Finalizers)
 	if err != nil || !found {
 		return err
 	}
-	return client.IgnoreNotFound(r.patch(ctx, sv, sv, client.RawPatch(types.JSONPatchType, patch)))
+	return client.IgnoreNotFound(r.patch(ctx, sv, sv, patch))
 }
 
 // patchStatus makes the status of sv the changed one.

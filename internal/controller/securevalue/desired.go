@@ -33,8 +33,12 @@ type desired struct {
 	id    connection.ID
 	marks marks
 
-	absent bool // nothing of ours shall be there
-	retain bool // and what is there shall be left alone
+	adopt bool // what is nobody's there becomes ours
+	again bool // it is written once more, even if nothing changed
+
+	absent    bool // nothing of ours shall be there
+	retain    bool // and what is there shall be left alone
+	heirsOnly bool // it may only be left to another object
 
 	description string
 	decrypters  []string
@@ -61,9 +65,19 @@ func (r *Reconciler) desire(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 		id:          connection.IDOf(sv.Spec.ConnectionRef, sv.Namespace),
 		description: sv.DescriptionOrDefault(),
 		decrypters:  sv.Spec.Decrypters,
+		adopt:       sv.Spec.AdoptionPolicy == v1alpha1.AdoptionPolicyAdopt,
+		again:       syncNow(sv) != "",
 	}
 	want.marks = marksOf(r.clusterID, client.ObjectKeyFromObject(sv), want.id)
 	return want, want.validate()
+}
+
+// syncNow returns the token of the annotation that asks for one more write, if it was not answered yet.
+func syncNow(sv *v1alpha1.GrafanaSecureValue) string {
+	if token := sv.Annotations[v1alpha1.AnnotationSyncNow]; token != sv.Status.LastSyncNow {
+		return token
+	}
+	return ""
 }
 
 // leave returns that nothing of sv shall be at a place that it holds.
@@ -100,7 +114,7 @@ func (d *desired) validate() error {
 	return nil
 }
 
-// connectionOf returns the connection that spec names.
+// connectionOf returns the connection that spec names. One that is being deleted serves only those that hold a place on it.
 func (r *Reconciler) connectionOf(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) (v1alpha1.Connection, error) {
 	ref := sv.Spec.ConnectionRef
 	conn, err := r.getConnection(ctx, ref, sv.Namespace)
@@ -110,13 +124,26 @@ func (r *Reconciler) connectionOf(ctx context.Context, sv *v1alpha1.GrafanaSecur
 	if err != nil {
 		return nil, err
 	}
+	if !conn.GetDeletionTimestamp().IsZero() && !holdsOn(sv, ref, conn.GetSpec().Namespace) {
+		return nil, waiting(v1alpha1.ReasonConnectionNotReady, "%s is being deleted and takes no new secure values. Name another one in "+
+			"spec.connectionRef.", connection.IDOf(ref, sv.Namespace))
+	}
 	if shared, ok := conn.(*v1alpha1.ClusterGrafanaConnection); ok {
 		return conn, r.checkAllowed(ctx, shared, sv.Namespace)
 	}
 	return conn, nil
 }
 
+// holdsOn reports whether sv holds the place that its spec names on that connection.
+func holdsOn(sv *v1alpha1.GrafanaSecureValue, ref v1alpha1.ConnectionReference, grafanaNamespace string) bool {
+	return slices.Contains(heldPlaces(sv), place{connection: ref, namespace: grafanaNamespace, name: sv.SecureValueName()})
+}
+
+// getConnection returns a connection, as the cache shows it. One of a kind that is not served is not found.
 func (r *Reconciler) getConnection(ctx context.Context, ref v1alpha1.ConnectionReference, namespace string) (v1alpha1.Connection, error) {
+	if !r.served.Has(ref.Kind) {
+		return nil, apierrors.NewNotFound(v1alpha1.GroupVersion.WithResource(string(ref.Kind)).GroupResource(), ref.Name)
+	}
 	var conn v1alpha1.Connection
 	key := client.ObjectKey{Namespace: namespace, Name: ref.Name}
 	if ref.Kind == v1alpha1.KindClusterGrafanaConnection {
@@ -131,7 +158,10 @@ func (r *Reconciler) getConnection(ctx context.Context, ref v1alpha1.ConnectionR
 func (r *Reconciler) connectionNotFound(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) error {
 	ref := sv.Spec.ConnectionRef
 	message := fmt.Sprintf("%s %q does not exist.", ref.Kind, ref.Name)
-	if ref.Kind == v1alpha1.KindGrafanaConnection {
+	switch {
+	case !r.served.Has(ref.Kind):
+		message = fmt.Sprintf("%s %q is not served. %s", ref.Kind, ref.Name, r.served.WhyNot(ref.Kind))
+	case ref.Kind == v1alpha1.KindGrafanaConnection:
 		message = fmt.Sprintf("%s %q does not exist in namespace %q.", ref.Kind, ref.Name, sv.Namespace)
 	}
 	other := ref
@@ -139,9 +169,12 @@ func (r *Reconciler) connectionNotFound(ctx context.Context, sv *v1alpha1.Grafan
 	if ref.Kind == other.Kind {
 		other.Kind = v1alpha1.KindClusterGrafanaConnection
 	}
-	if _, err := r.getConnection(ctx, other, sv.Namespace); err == nil {
-		message += fmt.Sprintf(" A %s of that name does: set spec.connectionRef.kind to use it.", other.Kind)
-	} else {
+	switch _, err := r.getConnection(ctx, other, sv.Namespace); {
+	case err == nil:
+		message += fmt.Sprintf(" A %s of that name exists: set spec.connectionRef.kind to use it.", other.Kind)
+	case !r.served.Has(ref.Kind):
+		message += fmt.Sprintf(" Name a %s in spec.connectionRef.", other.Kind)
+	default:
 		message += " Create it, or name another one in spec.connectionRef."
 	}
 	return waiting(v1alpha1.ReasonConnectionNotFound, "%s", message)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -31,16 +32,44 @@ func notAllowed(format string, args ...any) error {
 	return status.NewFault(status.Elsewhere, v1alpha1.ReasonConnectionNotAllowed, format, args...)
 }
 
-// notOurs says that the name is taken: by a value that carries the mark of another object, or by one that carries none.
-func notOurs(want *desired, found *grafana.SecureValue) error {
-	if found.Labels[labelOwner] != "" && !managedElsewhere(found) {
-		return status.NewFault(status.Elsewhere, v1alpha1.ReasonNameConflict, "Secure value %q in Grafana namespace %q belongs to another "+
-			"GrafanaSecureValue. It was left alone. Choose another spec.name, or delete the other object.",
-			want.place.name, want.place.namespace)
+// errSuspended says that nothing is to be done, on purpose.
+var errSuspended = status.NewFault(status.Paused, v1alpha1.ReasonSuspended,
+	"spec.suspend is true: nothing is read or written until it is false again, except to delete this object.")
+
+// taken says that the name is taken, and by whom as far as that may be told.
+func taken(want *desired, seen observed) error {
+	at := fmt.Sprintf("Secure value %q in Grafana namespace %q", want.place.name, want.place.namespace)
+	var reason, message string
+	switch seen.owner {
+	case managed:
+		reason, message = v1alpha1.ReasonAlreadyExists, at+" is managed by Grafana itself or by another tool. It was left alone. "+
+			"Choose another spec.name, or have it deleted there."
+	case unmarked, abandoned:
+		reason, message = v1alpha1.ReasonAlreadyExists, at+" exists already, and no object holds it. It was left alone. Choose another "+
+			"spec.name, delete it in Grafana, or set spec.adoptionPolicy to Adopt, which overwrites its value."
+	case twin:
+		reason, message = v1alpha1.ReasonNameConflict, at+" belongs to the GrafanaSecureValue of this namespace and name in another "+
+			"cluster. It was left alone. To take it from there, set spec.adoptionPolicy to Adopt."
+		if want.adopt {
+			message = at + " belongs to the GrafanaSecureValue of this namespace and name in another cluster by now. It was left alone. " +
+				"To take it back: kubectl annotate gsv " + want.marks.object.Name + " -n " + want.marks.object.Namespace +
+				" --overwrite " + v1alpha1.AnnotationSyncNow + "=$(date +%s)"
+		}
+	case own, vacated, resident, stranger:
+		reason, message = v1alpha1.ReasonNameConflict, at+" belongs to another GrafanaSecureValue. It was left alone. Choose another "+
+			"spec.name, or delete the other object."
 	}
-	return status.NewFault(status.Elsewhere, v1alpha1.ReasonAlreadyExists, "Secure value %q in Grafana namespace %q exists already and was "+
-		"not made by this operator. It was left alone. Choose another spec.name, or delete it in Grafana.",
-		want.place.name, want.place.namespace)
+	return &takenError{status.NewFault(status.Elsewhere, reason, "%s", message)}
+}
+
+// takenError is the fault that somebody else has the place.
+type takenError struct{ error }
+
+func (e *takenError) Unwrap() error { return e.error }
+
+func isTaken(err error) bool {
+	_, ok := errors.AsType[*takenError](err)
+	return ok
 }
 
 // errStillThere says that Grafana shows a value that it said to have deleted.
@@ -115,6 +144,14 @@ type blocked struct {
 	place  place
 	since  string // empty where the object itself is not being deleted
 	cause  error
+}
+
+func blockedAt(sv *v1alpha1.GrafanaSecureValue, p place, cause error) error {
+	b := &blocked{object: keyOf(sv), place: p, cause: cause}
+	if !sv.DeletionTimestamp.IsZero() {
+		b.since = sv.DeletionTimestamp.UTC().Format(time.RFC3339)
+	}
+	return b
 }
 
 func (b *blocked) Error() string { return "give up " + b.place.String() + ": " + b.cause.Error() }

@@ -1,16 +1,9 @@
 package securevalue
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/parts"
 )
 
 // place is where a value lives: a name in a namespace of Grafana, and the connection that leads there.
@@ -43,6 +36,36 @@ func parsePlace(s string) (place, bool) {
 	return p, known && p.connection.Name != "" && p.namespace != "" && p.name != ""
 }
 
+// intent is what an object is about to do: to write to a place, where another object may have left a value for it.
+type intent struct {
+	place place
+	// from is the name of the object of the same namespace whose mark the value there still carries, if it was left for this
+	// one. It entitles this one to delete what it never wrote.
+	from string
+}
+
+// String writes the intent for its annotation: the place, and from behind one more slash.
+func (i intent) String() string {
+	if i.from == "" {
+		return i.place.String()
+	}
+	return i.place.String() + "/" + i.from
+}
+
+// intentOf returns the intent of sv. Without one, or with one that cannot be read, its place is the zero place.
+func intentOf(sv *v1alpha1.GrafanaSecureValue) intent {
+	s := sv.Annotations[v1alpha1.AnnotationIntent]
+	if p, ok := parsePlace(s); ok {
+		return intent{place: p}
+	}
+	if i := strings.LastIndex(s, "/"); i >= 0 {
+		if p, ok := parsePlace(s[:i]); ok {
+			return intent{place: p, from: s[i+1:]}
+		}
+	}
+	return intent{}
+}
+
 // heldPlaces returns every place where a value of sv may be: those that status lists, and the one that it was about to
 // write to.
 func heldPlaces(sv *v1alpha1.GrafanaSecureValue) []place {
@@ -50,21 +73,17 @@ func heldPlaces(sv *v1alpha1.GrafanaSecureValue) []place {
 	for _, t := range sv.Status.Targets {
 		held = append(held, placeOf(t))
 	}
-	if p, ok := intentOf(sv); ok && findTarget(sv.Status.Targets, p) == nil {
+	if p := intentOf(sv).place; p != (place{}) && findTarget(sv.Status.Targets, p) == nil {
 		held = append(held, p)
 	}
 	return held
 }
 
-func intentOf(sv *v1alpha1.GrafanaSecureValue) (place, bool) {
-	return parsePlace(sv.Annotations[v1alpha1.AnnotationIntent])
-}
-
 // strayIntent returns the place that only the intent tells of, if that is not the wanted one. It must be noted in status before
 // another intent takes its place.
 func strayIntent(sv *v1alpha1.GrafanaSecureValue, wanted place) (place, bool) {
-	p, ok := intentOf(sv)
-	return p, ok && p != wanted && findTarget(sv.Status.Targets, p) == nil
+	p := intentOf(sv).place
+	return p, p != (place{}) && p != wanted && findTarget(sv.Status.Targets, p) == nil
 }
 
 // findTarget returns the record of a place, or nil.
@@ -75,69 +94,4 @@ func findTarget(targets []v1alpha1.TargetStatus, p place) *v1alpha1.TargetStatus
 		}
 	}
 	return nil
-}
-
-// The marks that a secure value in Grafana carries.
-const (
-	labelCluster       = v1alpha1.GroupName + "/cluster"
-	labelOwner         = v1alpha1.GroupName + "/owner"
-	labelConnection    = v1alpha1.GroupName + "/connection"
-	annotationResource = v1alpha1.GroupName + "/resource"
-
-	// annotationManagedBy is set by other tools on what they manage, among them Terraform.
-	annotationManagedBy = "grafana.app/managedBy"
-)
-
-// marks say in Grafana which object a value belongs to, and which connection it was written through.
-type marks struct {
-	cluster    string
-	owner      string
-	connection string
-	resource   string
-}
-
-func marksOf(clusterID string, object types.NamespacedName, id connection.ID) marks {
-	return marks{
-		cluster:    clusterID,
-		owner:      mark(clusterID, object.Namespace, object.Name),
-		connection: mark(string(id.Kind), id.Namespace, id.Name),
-		resource:   object.String(),
-	}
-}
-
-// mark returns a label value made of the parts: the first 40 hex digits of their SHA-256, each part written with its length.
-func mark(p ...string) string {
-	h := sha256.New()
-	parts.Write(h, p...)
-	return hex.EncodeToString(h.Sum(nil))[:40]
-}
-
-// own reports whether found belongs to the object of these marks. What Grafana's own resources or another tool manage
-// belongs to nobody here, whatever its labels say.
-func (m marks) own(found *grafana.SecureValue) bool {
-	return found.Labels[labelOwner] == m.owner && !managedElsewhere(found)
-}
-
-// complete reports whether found carries all of these marks.
-func (m marks) complete(found *grafana.SecureValue) bool {
-	return found.Labels[labelCluster] == m.cluster && found.Labels[labelOwner] == m.owner &&
-		found.Labels[labelConnection] == m.connection && found.Annotations[annotationResource] == m.resource
-}
-
-// put writes the marks into sv and keeps its other labels and annotations.
-func (m marks) put(sv *grafana.SecureValue) {
-	if sv.Labels == nil {
-		sv.Labels = map[string]string{}
-	}
-	if sv.Annotations == nil {
-		sv.Annotations = map[string]string{}
-	}
-	sv.Labels[labelCluster] = m.cluster
-	sv.Labels[labelOwner] = m.owner
-	sv.Labels[labelConnection] = m.connection
-	sv.Annotations[annotationResource] = m.resource
-}
-
-func managedElsewhere(found *grafana.SecureValue) bool {
-	return found.Owned || found.Annotations[annotationManagedBy] != ""
 }

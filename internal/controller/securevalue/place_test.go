@@ -26,6 +26,23 @@ func TestPlaceInAnAnnotation(t *testing.T) {
 	}
 }
 
+func TestIntentInAnAnnotation(t *testing.T) {
+	for _, want := range []intent{{place: testPlace}, {place: testPlace, from: "db-old"}, {}} {
+		sv := &v1alpha1.GrafanaSecureValue{}
+		sv.Annotations = map[string]string{v1alpha1.AnnotationIntent: want.String()}
+		if got := intentOf(sv); got != want {
+			t.Errorf("intent %q was read as %v", want, got)
+		}
+	}
+	for _, bad := range []string{"", "x", "GrafanaConnection/prod/default", testPlace.String() + "/a/b", "Secret/prod/default/x"} {
+		sv := &v1alpha1.GrafanaSecureValue{}
+		sv.Annotations = map[string]string{v1alpha1.AnnotationIntent: bad}
+		if got := intentOf(sv); got != (intent{}) {
+			t.Errorf("intent %q was read as %v", bad, got)
+		}
+	}
+}
+
 func TestHeldPlaces(t *testing.T) {
 	other := place{connection: testRef, namespace: "default", name: "other"}
 	sv := &v1alpha1.GrafanaSecureValue{}
@@ -66,7 +83,7 @@ func TestMarks(t *testing.T) {
 		marksOf("cluster-1", types.NamespacedName{Namespace: "team-ad", Name: "b"}, testID),
 	} {
 		if seen[m.owner] {
-			t.Errorf("two objects share the mark of %s", m.resource)
+			t.Errorf("two objects share the mark of %s", m.object)
 		}
 		seen[m.owner] = true
 		for _, label := range []string{m.owner, m.connection} {
@@ -78,18 +95,6 @@ func TestMarks(t *testing.T) {
 	cluster := connection.ID{Kind: v1alpha1.KindClusterGrafanaConnection, Name: "prod"}
 	if marksOf("cluster-1", testObject, cluster).connection == testMarks.connection {
 		t.Error("connections of two kinds share a mark")
-	}
-}
-
-func TestRemoveFinalizer(t *testing.T) {
-	patch, found, err := removeFinalizer([]string{"foregroundDeletion", v1alpha1.Finalizer}, v1alpha1.Finalizer)
-	want := `[{"op":"test","path":"/metadata/finalizers/1","value":"grafana.securevalues.io/finalizer"},` +
-		`{"op":"remove","path":"/metadata/finalizers/1"}]`
-	if err != nil || !found || string(patch) != want {
-		t.Errorf("patch = %s, %t, %v", patch, found, err)
-	}
-	if _, found, _ := removeFinalizer([]string{"foregroundDeletion"}, v1alpha1.Finalizer); found {
-		t.Error("found a finalizer that is not there")
 	}
 }
 

@@ -3,58 +3,87 @@ package securevalue
 import (
 	"slices"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
 )
 
-// observed is what is known of one place: what status remembers of it, and what Grafana showed.
+// observed is what is known of one place: what the object remembers of it, and what Grafana showed.
 type observed struct {
-	held    bool                   // status or intent says that something of ours may be there
-	settled bool                   // status says that this generation of the spec is there
-	record  *v1alpha1.TargetStatus // what status remembers; nil if it holds no record
+	held     bool                   // status or intent says that something of ours may be there
+	settled  bool                   // status says that this generation of the spec is there
+	record   *v1alpha1.TargetStatus // what status remembers; nil if it holds no record
+	mayClaim bool                   // a value of our twin in another cluster may be taken
+	from     string                 // the object of our namespace from which the value there was inherited, if it was
 
-	looked bool                 // Grafana was asked
-	found  *grafana.SecureValue // what it showed; nil is nothing
+	looked bool                         // Grafana was asked
+	found  *grafana.SecureValue         // what it showed; nil is nothing
+	owner  owner                        // whose that is
+	heir   *v1alpha1.GrafanaSecureValue // another object of the namespace that names the place which this one leaves
 }
 
 // remembered returns what sv itself tells of the place.
 func remembered(sv *v1alpha1.GrafanaSecureValue, p place) observed {
-	intent, _ := intentOf(sv)
+	about := intentOf(sv)
 	record := findTarget(sv.Status.Targets, p)
-	return observed{
-		held:    record != nil || intent == p,
+	seen := observed{
+		held:    record != nil || about.place == p,
 		settled: isSettled(sv),
 		record:  record,
+		// An object that has held the place and lost it, or that found it taken, takes it only when somebody says so: the same
+		// object in two clusters would otherwise take it from each other for ever.
+		mayClaim: sv.Status.ObservedGeneration != sv.Generation || syncNow(sv) != "" ||
+			record == nil && status.Reason(sv.Status.Conditions) != v1alpha1.ReasonNameConflict,
 	}
+	if about.place == p {
+		seen.from = about.from
+	}
+	return seen
+}
+
+// isSettled reports whether status says that this generation of the spec is in Grafana.
+func isSettled(sv *v1alpha1.GrafanaSecureValue) bool {
+	if sv.Status.ObservedGeneration != sv.Generation || len(sv.Status.Targets) == 0 {
+		return false
+	}
+	// An object that could not give up an old place holds the new one.
+	return meta.IsStatusConditionTrue(sv.Status.Conditions, v1alpha1.ConditionReady) ||
+		status.Reason(sv.Status.Conditions) == v1alpha1.ReasonDeletionBlocked
 }
 
 // action is the next step towards what is desired at a place.
 type action string
 
 const (
-	keep   action = "keep"   // it is there
-	look   action = "look"   // ask Grafana what is there
-	create action = "create" // POST
-	update action = "update" // PUT over what Grafana showed
-	remove action = "remove" // DELETE, proved by a 404
-	drop   action = "drop"   // nothing of ours is there, or it is to stay: forget the place
+	keep     action = "keep"     // it is there
+	look     action = "look"     // ask Grafana what is there
+	create   action = "create"   // POST
+	update   action = "update"   // PUT over what Grafana showed
+	remove   action = "remove"   // DELETE, proved by a 404
+	bequeath action = "bequeath" // leave it to the heir, and forget the place
+	drop     action = "drop"     // nothing of ours is there, or it is to stay: forget the place
 )
 
 // decide returns the next step at a place. Whatever is not ours is refused, and never written or deleted.
 //
 //	desired   known of the place                                   step
 //	present   nothing says that we ever wrote there                create
-//	present   same value, this generation already there            keep
+//	present   same value, this generation already there            keep, unless it is to be written again
 //	present   anything else, Grafana not asked yet                 look
 //	present   Grafana shows nothing                                create
-//	present   ours, same                                           keep
+//	present   ours, same                                           keep, unless it is to be written again
 //	present   ours, differs                                        update
-//	present   not ours                                             fault
+//	present   vacated in our namespace                             update
+//	present   unmarked, or abandoned in another namespace          update with Adopt, else fault
+//	present   our twin's in another cluster                        update with Adopt if it may be claimed, else fault
+//	present   anybody else's                                       fault
 //	absent    to be retained                                       drop
 //	absent    Grafana not asked yet                                look
-//	absent    nothing, not ours, or another connection's           drop
-//	absent    ours, of this connection                             remove
+//	absent    ours, of this connection, or inherited               bequeath if there is an heir, else remove
+//	absent    nothing, another connection's, or anybody else's     drop
 func decide(want *desired, seen observed) (action, error) {
 	if want.absent {
 		return decideAbsent(want, seen), nil
@@ -62,18 +91,20 @@ func decide(want *desired, seen observed) (action, error) {
 	switch {
 	case !seen.looked && !seen.held:
 		return create, nil
-	case !seen.looked && seen.settled && sameValue(want, seen.record):
+	case !seen.looked && seen.settled && sameValue(want, seen.record) && !want.again:
 		return keep, nil
 	case !seen.looked:
 		return look, nil
 	case seen.found == nil:
 		return create, nil
-	case !want.marks.own(seen.found):
-		return "", notOurs(want, seen.found)
-	case differs(want, seen):
+	case seen.owner == own && !want.again && !differs(want, seen):
+		return keep, nil
+	case seen.owner == own, seen.owner == vacated,
+		want.adopt && (seen.owner == unmarked || seen.owner == abandoned),
+		want.adopt && seen.owner == twin && seen.mayClaim:
 		return update, nil
 	default:
-		return keep, nil
+		return "", taken(want, seen)
 	}
 }
 
@@ -83,10 +114,28 @@ func decideAbsent(want *desired, seen observed) action {
 		return drop
 	case !seen.looked:
 		return look
-	case seen.found == nil, !want.marks.own(seen.found), seen.found.Labels[labelConnection] != want.marks.connection:
+	case seen.found == nil, !mayRemove(want, seen):
 		return drop
+	case seen.heir != nil:
+		return bequeath
+	case want.heirsOnly:
+		return keep
 	default:
 		return remove
+	}
+}
+
+// mayRemove reports whether what Grafana showed is this object's to delete. With another connection's mark it is the same value
+// reached through two connections, and held by the other.
+func mayRemove(want *desired, seen observed) bool {
+	switch seen.owner {
+	case own:
+		return seen.found.Labels[labelConnection] == want.marks.connection
+	case vacated:
+		resident, _ := residentOf(seen.found)
+		return seen.from != "" && seen.from == resident.Name
+	default:
+		return false
 	}
 }
 

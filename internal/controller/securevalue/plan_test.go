@@ -50,6 +50,52 @@ func shown() *grafana.SecureValue {
 	return sv
 }
 
+// shownOf is the same with the marks of another object of the namespace.
+func shownOf(object string) *grafana.SecureValue {
+	sv := shown()
+	marksOf("cluster-1", types.NamespacedName{Namespace: testObject.Namespace, Name: object}, testID).put(sv)
+	return sv
+}
+
+func TestOwnerOf(t *testing.T) {
+	other := types.NamespacedName{Namespace: "team-b", Name: "x"}
+	for name, row := range map[string]struct {
+		change   func(*grafana.SecureValue)
+		want     owner
+		resident types.NamespacedName
+	}{
+		"ours":               {func(*grafana.SecureValue) {}, own, types.NamespacedName{}},
+		"nobody's":           {func(sv *grafana.SecureValue) { sv.Labels = nil }, unmarked, types.NamespacedName{}},
+		"with other labels":  {func(sv *grafana.SecureValue) { sv.Labels = map[string]string{"a": "b"} }, unmarked, types.NamespacedName{}},
+		"of Grafana":         {func(sv *grafana.SecureValue) { sv.Owned = true }, managed, types.NamespacedName{}},
+		"another tool's":     {func(sv *grafana.SecureValue) { sv.Annotations[annotationManagedBy] = "x" }, managed, types.NamespacedName{}},
+		"another object's":   {marksOf("cluster-1", other, testID).put, resident, other},
+		"of another cluster": {marksOf("cluster-2", other, testID).put, stranger, types.NamespacedName{}},
+		"our twin's":         {marksOf("cluster-2", testObject, testID).put, twin, types.NamespacedName{}},
+		"forged annotation": {func(sv *grafana.SecureValue) {
+			marksOf("cluster-1", other, testID).put(sv)
+			sv.Annotations[annotationResource] = "team-a/gone"
+		}, stranger, types.NamespacedName{}},
+		"no annotation": {func(sv *grafana.SecureValue) {
+			marksOf("cluster-1", other, testID).put(sv)
+			delete(sv.Annotations, annotationResource)
+		}, stranger, types.NamespacedName{}},
+		"owner without cluster": {func(sv *grafana.SecureValue) {
+			marksOf("cluster-1", other, testID).put(sv)
+			delete(sv.Labels, labelCluster)
+		}, stranger, types.NamespacedName{}},
+		"cluster without owner": {func(sv *grafana.SecureValue) { delete(sv.Labels, labelOwner) }, stranger, types.NamespacedName{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found := shown()
+			row.change(found)
+			if got, object := testMarks.ownerOf(found); got != row.want || object != row.resident {
+				t.Errorf("owner = %s %s, want %s %s", got, object, row.want, row.resident)
+			}
+		})
+	}
+}
+
 func TestDecide(t *testing.T) {
 	for name, row := range map[string]struct {
 		reason string
@@ -163,6 +209,95 @@ func TestDecide(t *testing.T) {
 			seen:   observed{held: true, record: recorded(), looked: true, found: shown()},
 			found:  func(sv *grafana.SecureValue) { sv.Annotations[annotationManagedBy] = "terraform" }, fault: v1alpha1.ReasonAlreadyExists,
 		},
+		"to be written again": {
+			reason: "sync-now writes once more, even if nothing changed",
+			want:   func(d *desired) { d.again = true },
+			seen:   observed{held: true, settled: true, record: recorded()}, step: look,
+		},
+		"to be written again, and looked": {
+			reason: "sync-now writes once more, even if nothing changed",
+			want:   func(d *desired) { d.again = true },
+			seen:   observed{held: true, settled: true, record: recorded(), looked: true, found: shown()}, step: update,
+		},
+		"not marked, with Adopt": {
+			reason: "what nobody holds is taken by the one who says so",
+			want:   func(d *desired) { d.adopt = true },
+			seen:   observed{held: true, looked: true, found: shown(), owner: unmarked}, step: update,
+		},
+		"abandoned in another namespace": {
+			reason: "it is nobody's, and adoptionPolicy decides",
+			seen:   observed{held: true, looked: true, found: shown(), owner: abandoned}, fault: v1alpha1.ReasonAlreadyExists,
+		},
+		"abandoned in another namespace, with Adopt": {
+			reason: "it is nobody's, and adoptionPolicy decides",
+			want:   func(d *desired) { d.adopt = true },
+			seen:   observed{held: true, looked: true, found: shown(), owner: abandoned}, step: update,
+		},
+		"vacated in our namespace": {
+			reason: "it is taken over whatever adoptionPolicy says",
+			seen:   observed{held: true, looked: true, found: shown(), owner: vacated}, step: update,
+		},
+		"held by another object, with Adopt": {
+			reason: "what somebody holds is never taken",
+			want:   func(d *desired) { d.adopt = true },
+			seen:   observed{held: true, looked: true, found: shown(), owner: resident}, fault: v1alpha1.ReasonNameConflict,
+		},
+		"of another cluster, with Adopt": {
+			reason: "who holds it there cannot be asked",
+			want:   func(d *desired) { d.adopt = true },
+			seen:   observed{held: true, looked: true, found: shown(), owner: stranger}, fault: v1alpha1.ReasonNameConflict,
+		},
+		"managed by another tool, with Adopt": {
+			reason: "never, whatever adoptionPolicy says",
+			want:   func(d *desired) { d.adopt = true },
+			seen:   observed{held: true, looked: true, found: shown(), owner: managed}, fault: v1alpha1.ReasonAlreadyExists,
+		},
+		"our twin's": {
+			reason: "another cluster holds it",
+			seen:   observed{held: true, looked: true, found: shown(), owner: twin, mayClaim: true}, fault: v1alpha1.ReasonNameConflict,
+		},
+		"our twin's, with Adopt": {
+			reason: "this is how values move to another cluster",
+			want:   func(d *desired) { d.adopt = true },
+			seen:   observed{held: true, looked: true, found: shown(), owner: twin, mayClaim: true}, step: update,
+		},
+		"lost to our twin, with Adopt": {
+			reason: "or two clusters would take it from each other for ever",
+			want:   func(d *desired) { d.adopt = true },
+			seen:   observed{held: true, record: recorded(), looked: true, found: shown(), owner: twin}, fault: v1alpha1.ReasonNameConflict,
+		},
+		"delete, with an heir": {
+			reason: "Grafana is never without a value in a hand-over",
+			want:   func(d *desired) { d.absent = true },
+			seen: observed{
+				held: true, record: recorded(), looked: true, found: shown(), heir: &v1alpha1.GrafanaSecureValue{},
+			}, step: bequeath,
+		},
+		"leave before the new place holds, without an heir": {
+			reason: "only another object's claim ends ours before the new place holds",
+			want:   func(d *desired) { d.absent, d.heirsOnly = true, true },
+			seen:   observed{held: true, record: recorded(), looked: true, found: shown()}, step: keep,
+		},
+		"delete, inherited": {
+			reason: "what was left to us and never written is ours to delete",
+			want:   func(d *desired) { d.absent = true },
+			seen:   observed{held: true, from: "old", looked: true, found: shownOf("old"), owner: vacated}, step: remove,
+		},
+		"delete, inherited, and its holder is back": {
+			reason: "what somebody holds is never deleted",
+			want:   func(d *desired) { d.absent = true },
+			seen:   observed{held: true, from: "old", looked: true, found: shownOf("old"), owner: resident}, step: drop,
+		},
+		"delete, inherited from another": {
+			reason: "what was not left to us is never deleted",
+			want:   func(d *desired) { d.absent = true },
+			seen:   observed{held: true, from: "old", looked: true, found: shownOf("older"), owner: vacated}, step: drop,
+		},
+		"delete, vacated": {
+			reason: "what was retained is never deleted on a guess",
+			want:   func(d *desired) { d.absent = true },
+			seen:   observed{held: true, looked: true, found: shownOf("old"), owner: vacated}, step: drop,
+		},
 		"delete, retained": {
 			reason: "what is retained is left alone without a question",
 			want:   func(d *desired) { d.absent, d.retain = true, true },
@@ -212,6 +347,9 @@ func TestDecide(t *testing.T) {
 			}
 			if row.found != nil {
 				row.found(row.seen.found)
+			}
+			if row.seen.found != nil && row.seen.owner == "" {
+				row.seen.owner, _ = testMarks.ownerOf(row.seen.found)
 			}
 			step, err := decide(want, row.seen)
 			var fault *status.Fault

@@ -6,21 +6,24 @@
 package securevalue
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/gate"
 )
 
 // lookTimeout bounds one look at one object, its calls to Grafana and to Kubernetes included. A look is not cut off when the
@@ -30,11 +33,12 @@ const lookTimeout = 5 * time.Minute
 // Reconciler keeps GrafanaSecureValues.
 type Reconciler struct {
 	client      client.Client // reads from the cache
-	live        client.Reader // reads Secrets
+	live        client.Reader // reads Secrets, and other objects where it must be certain
 	connections *connection.Registry
 	keeper      *fingerprint.Keeper
 	recorder    events.EventRecorder
 	clusterID   string
+	served      connection.Served
 	now         func() time.Time
 	memory      memory
 }
@@ -60,42 +64,47 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 // is being deleted has left them all.
 func (r *Reconciler) sync(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) (*progress, error) {
 	done := progressOf(sv)
-	var wanted place
-	if sv.DeletionTimestamp.IsZero() {
-		want, err := r.desire(ctx, sv)
-		if err != nil {
-			return done, err
-		}
-		if r.inStep(ctx, sv, want.place) {
-			return done, nil
-		}
-		if p, stray := strayIntent(sv, want.place); stray {
-			done.note(p)
-			return done, errNoted
-		}
-		if err := r.hold(ctx, sv, want, done); err != nil {
-			return done, err
-		}
-		wanted = want.place
-	}
-	for _, p := range heldPlaces(sv) {
-		if p != wanted {
-			if err := r.giveUp(ctx, sv, p, done); err != nil {
-				return done, err
-			}
-		}
-	}
 	if !sv.DeletionTimestamp.IsZero() {
+		if err := r.giveUp(ctx, sv, heldPlaces(sv), false, done); err != nil {
+			return done, err
+		}
 		return done, r.letGo(ctx, sv)
 	}
-	return done, nil
+	if sv.Spec.Suspend {
+		return done, errSuspended
+	}
+	want, err := r.desire(ctx, sv)
+	if err != nil {
+		return done, err
+	}
+	if r.inStep(ctx, sv, want.place) {
+		return done, nil
+	}
+	if p, stray := strayIntent(sv, want.place); stray {
+		done.note(p)
+		return done, errNoted
+	}
+	if err := r.makeRoom(ctx, sv, want.place, done); err != nil {
+		return done, err
+	}
+	held := r.hold(ctx, sv, want, done)
+	if held != nil && !isTaken(held) {
+		return done, held
+	}
+	left := slices.DeleteFunc(heldPlaces(sv), func(p place) bool { return p == want.place })
+	if err := r.giveUp(ctx, sv, left, held != nil, done); err != nil {
+		if _, known := classify(err); held == nil || !known {
+			return done, err
+		}
+	}
+	return done, held
 }
 
 // inStep reports whether status alone proves that there is nothing to do: this generation is in Grafana, from the version of
 // the Secret that the cache shows, and no other place is held. Nobody is asked.
 func (r *Reconciler) inStep(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, wanted place) bool {
 	held := heldPlaces(sv)
-	if !isSettled(sv) || len(held) != 1 || held[0] != wanted || sv.Status.Targets[0].Source == nil {
+	if !isSettled(sv) || syncNow(sv) != "" || len(held) != 1 || held[0] != wanted || sv.Status.Targets[0].Source == nil {
 		return false
 	}
 	secret := &metav1.PartialObjectMetadata{}
@@ -109,16 +118,21 @@ func (r *Reconciler) inStep(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 	}
 }
 
-// isSettled reports whether status says that this generation of the spec is in Grafana.
-func isSettled(sv *v1alpha1.GrafanaSecureValue) bool {
-	return sv.Status.ObservedGeneration == sv.Generation &&
-		meta.IsStatusConditionTrue(sv.Status.Conditions, v1alpha1.ConditionReady) && len(sv.Status.Targets) > 0
+// makeRoom gives up old places before a new one is held, if status could not list one more. The newest of them, where the
+// value is, stays.
+func (r *Reconciler) makeRoom(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, wanted place, done *progress) error {
+	held := heldPlaces(sv)
+	// One is left free for a place that an intent tells of.
+	if findTarget(sv.Status.Targets, wanted) != nil || len(sv.Status.Targets) < v1alpha1.MaxTargets-1 {
+		return nil
+	}
+	return r.giveUp(ctx, sv, slices.DeleteFunc(held[1:], func(p place) bool { return p == wanted }), false, done)
 }
 
 // hold makes the wanted place hold the value. The Secret is read only once it is this object's turn, and even where the
 // connection is in trouble, so that an object that has nothing to write does not complain.
 func (r *Reconciler) hold(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, want *desired, done *progress) (err error) {
-	session, trouble := r.admit(sv, want.id, want.place)
+	session, trouble := r.admit(sv, want, gate.Hold)
 	if errors.Is(trouble, connection.ErrParked) {
 		return trouble
 	}
@@ -128,63 +142,75 @@ func (r *Reconciler) hold(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, 
 		return err
 	}
 	seen := remembered(sv, want.place)
-	if step, _ := decide(want, seen); step != keep {
-		if trouble != nil {
-			return trouble
-		}
-		if err := r.prepare(ctx, sv, want.place); err != nil {
-			return err
-		}
+	if step, _ := decide(want, seen); step != keep && trouble != nil {
+		return trouble
 	}
-	result, err := settle(ctx, session, want, seen)
+	if err := r.prepare(ctx, sv, want.place); err != nil {
+		return err
+	}
+	result, err := r.settle(ctx, session, sv, want, seen)
 	if err != nil {
 		return err
 	}
 	done.hold(want, result, r.now())
+	if want.again {
+		done.answered = syncNow(sv)
+	}
 	return nil
 }
 
-// giveUp makes a place hold nothing of ours, or forgets it.
-func (r *Reconciler) giveUp(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, p place, done *progress) error {
-	err := r.leavePlace(ctx, sv, p, done)
-	if err == nil || errors.Is(err, connection.ErrParked) {
-		return err
+// giveUp makes places hold nothing of ours, or forgets them. With heirsOnly set it does so only where another object follows. A
+// place that cannot be given up does not keep the others; its error is returned.
+func (r *Reconciler) giveUp(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, places []place, heirsOnly bool, done *progress) error {
+	var first error
+	for _, p := range places {
+		err := r.leavePlace(ctx, sv, p, heirsOnly, done)
+		if err != nil && !errors.Is(err, connection.ErrParked) {
+			err = blockedAt(sv, p, err)
+		}
+		if first == nil || errors.Is(first, connection.ErrParked) {
+			first = cmp.Or(err, first)
+		}
 	}
-	b := &blocked{object: keyOf(sv), place: p, cause: err}
-	if !sv.DeletionTimestamp.IsZero() {
-		b.since = sv.DeletionTimestamp.UTC().Format(time.RFC3339)
-	}
-	return b
+	return first
 }
 
-func (r *Reconciler) leavePlace(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, p place, done *progress) (err error) {
+func (r *Reconciler) leavePlace(
+	ctx context.Context, sv *v1alpha1.GrafanaSecureValue, p place, heirsOnly bool, done *progress,
+) (err error) {
 	want := r.leave(sv, p)
+	if want.heirsOnly = heirsOnly; heirsOnly {
+		if heir, err := r.heirOf(ctx, sv, p); heir == nil || err != nil {
+			return err
+		}
+	}
 	if want.retain {
-		done.drop(p, keep)
+		done.drop(want, outcome{did: drop})
 		return nil
 	}
-	if _, err := r.getConnection(ctx, p.connection, sv.Namespace); err != nil {
-		if client.IgnoreNotFound(err) == nil {
-			return waiting(v1alpha1.ReasonConnectionNotFound, "%s does not exist any more.", want.id)
-		}
+	conn, err := r.getConnection(ctx, p.connection, sv.Namespace)
+	if client.IgnoreNotFound(err) != nil {
 		return err
 	}
-	session, err := r.admit(sv, want.id, p)
+	if err != nil || !conn.GetDeletionTimestamp().IsZero() && !controllerutil.ContainsFinalizer(conn, v1alpha1.Finalizer) {
+		return waiting(v1alpha1.ReasonConnectionNotFound, "%s does not exist any more.", want.id)
+	}
+	session, err := r.admit(sv, want, gate.GiveUp)
 	if err != nil {
 		return err
 	}
 	defer func() { closeSession(session, err) }()
 
-	result, err := settle(ctx, session, want, remembered(sv, p))
+	result, err := r.settle(ctx, session, sv, want, remembered(sv, p))
 	if err != nil {
 		return err
 	}
-	done.drop(p, result.did)
+	done.drop(want, result)
 	return nil
 }
 
-func (r *Reconciler) admit(sv *v1alpha1.GrafanaSecureValue, id connection.ID, p place) (*connection.Session, error) {
-	return r.connections.Admit(id, p.namespace, p.name, keyOf(sv))
+func (r *Reconciler) admit(sv *v1alpha1.GrafanaSecureValue, want *desired, purpose gate.Purpose) (*connection.Session, error) {
+	return r.connections.Admit(want.id, want.place.namespace, want.place.name, keyOf(sv), purpose)
 }
 
 // closeSession gives the connection back, and has the object handed back where the work failed in a way that time, or the
@@ -198,103 +224,4 @@ func closeSession(session *connection.Session, err error) {
 		session.Retry()
 	}
 	session.Close()
-}
-
-// progress is what one look at an object has come to.
-type progress struct {
-	targets []v1alpha1.TargetStatus // the places held now
-	ready   string                  // the message of Ready where the wanted place holds the value; "" keeps the old one
-	notes   []string                // what syncs and yet will not work
-	did     []deed                  // what was written to Grafana
-}
-
-// deed is one write to Grafana.
-type deed struct {
-	what    deedKind
-	place   place
-	version int64
-}
-
-func progressOf(sv *v1alpha1.GrafanaSecureValue) *progress {
-	return &progress{targets: sv.Status.DeepCopy().Targets}
-}
-
-// hold records that the wanted place holds the value. It becomes the first target.
-func (p *progress) hold(want *desired, result outcome, now time.Time) {
-	target := v1alpha1.TargetStatus{
-		Connection: want.place.connection, Namespace: want.place.namespace, Name: want.place.name,
-	}
-	old := findTarget(p.targets, want.place)
-	if old != nil {
-		target = *old
-	}
-	target.Source = &want.source
-	target.Fingerprint = want.fingerprint
-	if result.value != nil {
-		target.Version = result.value.Version
-		target.CreatedAt = nil
-		if !result.value.CreatedAt.IsZero() {
-			target.CreatedAt = &metav1.Time{Time: result.value.CreatedAt}
-		}
-	}
-	if result.did == create || result.did == update {
-		target.LastWriteTime = &metav1.Time{Time: now.Truncate(time.Second)}
-		p.did = append(p.did, deed{what: writeKind(want, result.did, old, len(p.targets) > 0), place: want.place, version: target.Version})
-	}
-	p.remove(want.place)
-	p.targets = append([]v1alpha1.TargetStatus{target}, p.targets...)
-	p.ready, p.notes = readyMessage(target, want.notes()), want.notes()
-}
-
-// note records a place of which nothing is known but that it may hold a value of ours.
-func (p *progress) note(at place) {
-	p.targets = append(p.targets, v1alpha1.TargetStatus{Connection: at.connection, Namespace: at.namespace, Name: at.name})
-}
-
-// drop records that a place is given up.
-func (p *progress) drop(place place, did action) {
-	switch did {
-	case remove:
-		p.did = append(p.did, deed{what: deleted, place: place})
-	case keep:
-		p.did = append(p.did, deed{what: retained, place: place})
-	case look, create, update, drop:
-	}
-	p.remove(place)
-}
-
-func (p *progress) remove(place place) {
-	var rest []v1alpha1.TargetStatus
-	for _, t := range p.targets {
-		if placeOf(t) != place {
-			rest = append(rest, t)
-		}
-	}
-	p.targets = rest
-}
-
-// deedKind is also the reason of the event that tells of a write.
-type deedKind string
-
-const (
-	created  deedKind = "Created"
-	rotated  deedKind = "Rotated"
-	updated  deedKind = "Updated"
-	moved    deedKind = "Moved"
-	deleted  deedKind = "Deleted"
-	retained deedKind = "Retained"
-)
-
-// writeKind says what a write was, as a person would call it.
-func writeKind(want *desired, did action, old *v1alpha1.TargetStatus, heldOthers bool) deedKind {
-	switch {
-	case old == nil && heldOthers:
-		return moved
-	case did == create, old == nil:
-		return created
-	case !sameValue(want, old):
-		return rotated
-	default:
-		return updated
-	}
 }

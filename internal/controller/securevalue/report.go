@@ -1,6 +1,7 @@
 package securevalue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ const staleDelay = time.Second
 func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, done *progress, err error) (ctrl.Result, error) {
 	next := sv.DeepCopy()
 	next.Status.Targets = done.targets
+	next.Status.LastSyncNow = cmp.Or(done.answered, next.Status.LastSyncNow)
 	verdict, known := verdictOf(sv, done, err)
 	if known {
 		verdict.Apply(&next.Status.Conditions, sv.Generation)
@@ -40,8 +42,8 @@ func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 		if patchErr := r.patchStatus(ctx, sv, next); client.IgnoreNotFound(patchErr) != nil {
 			return ctrl.Result{}, patchErr
 		}
-		if known && status.Reason(old.Status.Conditions) != verdict.Reason && verdict.Class != status.None {
-			r.recorder.Eventf(sv, nil, corev1.EventTypeWarning, verdict.Reason, "Sync", "%s", verdict.Message)
+		if known {
+			r.announceReason(sv, status.Reason(old.Status.Conditions), verdict)
 		}
 	}
 	r.announce(ctx, sv, done)
@@ -79,12 +81,32 @@ func resultOf(err error, known bool) (ctrl.Result, error) {
 	}
 }
 
+// announceReason tells of a change of Ready's reason, where it is for the worse, or begins or ends a pause.
+func (r *Reconciler) announceReason(sv *v1alpha1.GrafanaSecureValue, old string, verdict status.Verdict) {
+	if old == verdict.Reason {
+		return
+	}
+	if old == v1alpha1.ReasonSuspended {
+		r.recorder.Eventf(sv, nil, corev1.EventTypeNormal, "Resumed", "Sync", "spec.suspend is not true any more")
+	}
+	switch verdict.Class {
+	case status.None:
+	case status.Paused:
+		r.recorder.Eventf(sv, nil, corev1.EventTypeNormal, verdict.Reason, "Sync", "%s", verdict.Message)
+	case status.Time, status.Watch, status.Here, status.Elsewhere:
+		r.recorder.Eventf(sv, nil, corev1.EventTypeWarning, verdict.Reason, "Sync", "%s", verdict.Message)
+	}
+}
+
 // announce tells of each write to Grafana, once.
 func (r *Reconciler) announce(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, done *progress) {
 	for _, d := range done.did {
 		note := fmt.Sprintf("Secure value %s in Grafana namespace %s", d.place.name, d.place.namespace)
 		if d.version != 0 {
 			note += fmt.Sprintf(", version %d", d.version)
+		}
+		if d.heir != "" {
+			note += fmt.Sprintf(", left to GrafanaSecureValue %s", d.heir)
 		}
 		r.recorder.Eventf(sv, nil, corev1.EventTypeNormal, string(d.what), "Sync", "%s", note)
 		ctrl.LoggerFrom(ctx).Info(string(d.what)+" secure value", "connection", d.place.connection.Name,

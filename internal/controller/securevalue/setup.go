@@ -11,13 +11,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 )
 
@@ -30,56 +30,47 @@ import (
 // secretIndex is the field index of objects by the name of the Secret that they read.
 const secretIndex = "secret"
 
-// elsewhere are the reasons that somebody may end outside of Kubernetes: they are looked at again with each LIST.
-var elsewhere = []string{
-	v1alpha1.ReasonNameConflict, v1alpha1.ReasonAlreadyExists, v1alpha1.ReasonForbidden,
-	v1alpha1.ReasonConnectionNotAllowed, v1alpha1.ReasonDeletionBlocked,
-}
+// nameIndex is the field index of objects by the name that they want to have in Grafana.
+const nameIndex = "name"
 
 // Options is what the controller needs to know.
 type Options struct {
 	// ClusterID is the label value that marks what this cluster keeps in Grafana.
 	ClusterID string
+	// Served is which kinds of connection are served.
+	Served connection.Served
 	// MaxConcurrentReconciles bounds the objects that are worked on at a time.
 	MaxConcurrentReconciles int
 }
 
 // Controller is the controller of GrafanaSecureValues. It is made before the connections are, which hand objects back to it.
 type Controller struct {
-	client client.Client
-	waker  connection.Waker
+	client      client.Client
+	live        client.Reader
+	connections *connection.Registry // set by Setup
+	waker       connection.Waker
+	opts        Options
 }
 
 // New returns a controller that Setup adds to the manager.
-func New(mgr ctrl.Manager) *Controller { return &Controller{client: mgr.GetClient()} }
+func New(mgr ctrl.Manager, opts Options) *Controller {
+	return &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), opts: opts}
+}
 
 // Wake hands an object back that waited for its connection.
 func (c *Controller) Wake(key client.ObjectKey) { c.waker.Wake(key) }
 
-// Listed hands back the objects of a connection that wait for somebody outside of Kubernetes.
-func (c *Controller) Listed(ctx context.Context, id connection.ID) {
-	objects, err := c.using(ctx, id)
-	if err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Objects of a connection not found in the cache")
-	}
-	for i := range objects {
-		if slices.Contains(elsewhere, status.Reason(objects[i].Status.Conditions)) {
-			c.waker.Wake(client.ObjectKeyFromObject(&objects[i]))
-		}
-	}
-}
-
 // Setup adds the controller to the manager.
-func (c *Controller) Setup(
-	ctx context.Context, mgr ctrl.Manager, connections *connection.Registry, keeper *fingerprint.Keeper, opts Options,
-) error {
+func (c *Controller) Setup(ctx context.Context, mgr ctrl.Manager, connections *connection.Registry, keeper *fingerprint.Keeper) error {
+	c.connections = connections
 	r := &Reconciler{
 		client:      mgr.GetClient(),
 		live:        mgr.GetAPIReader(),
 		connections: connections,
 		keeper:      keeper,
 		recorder:    mgr.GetEventRecorder("grafana-secure-value-operator"),
-		clusterID:   opts.ClusterID,
+		clusterID:   c.opts.ClusterID,
+		served:      c.opts.Served,
 		now:         time.Now,
 	}
 	indexer := mgr.GetFieldIndexer()
@@ -89,30 +80,43 @@ func (c *Controller) Setup(
 	if err := indexer.IndexField(ctx, &v1alpha1.GrafanaSecureValue{}, connection.SecureValuesIndex, byConnection); err != nil {
 		return err
 	}
-	return ctrl.NewControllerManagedBy(mgr).
-		// Edits and deletion, which raise the generation. Our own writes do not: they only end the memory of themselves.
+	if err := indexer.IndexField(ctx, &v1alpha1.GrafanaSecureValue{}, nameIndex, byName); err != nil {
+		return err
+	}
+	build := ctrl.NewControllerManagedBy(mgr).
+		// Edits and deletion, which raise the generation, and sync-now. Our own writes do not: they only end the memory of themselves.
 		For(&v1alpha1.GrafanaSecureValue{}, builder.WithPredicates(
-			predicate.NewPredicateFuncs(r.cacheShows), predicate.GenerationChangedPredicate{})).
+			predicate.NewPredicateFuncs(r.cacheShows), predicate.Or(predicate.GenerationChangedPredicate{}, syncNowChanged))).
+		// Whoever waits for what another object has let go of.
+		Watches(&v1alpha1.GrafanaSecureValue{}, c.onRelease()).
 		// A rotation. Metadata only: no content of a Secret is cached.
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(c.readingSecret)).
 		// A connection that was missing, or says something else now.
 		Watches(&v1alpha1.GrafanaConnection{}, handler.EnqueueRequestsFromMapFunc(c.onConnection),
 			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&v1alpha1.ClusterGrafanaConnection{}, handler.EnqueueRequestsFromMapFunc(c.onConnection),
-			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		// The labels of a namespace say which shared connections it may use.
-		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(c.inNamespace),
-			builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		// Objects that a connection's gate hands back.
 		WatchesRawSource(&c.waker).
 		WithOptions(controller.Options{
-			MaxConcurrentReconciles: opts.MaxConcurrentReconciles,
+			MaxConcurrentReconciles: c.opts.MaxConcurrentReconciles,
 			// Only errors of the Kubernetes API come here: a failing Grafana is the gate's business.
 			RateLimiter:  workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Second, 5*time.Minute),
 			EnableWarmup: new(true),
-		}).
-		Complete(r)
+		})
+	if c.opts.Served.Cluster {
+		build = build.
+			Watches(&v1alpha1.ClusterGrafanaConnection{}, handler.EnqueueRequestsFromMapFunc(c.onConnection),
+				builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+			// The labels of a namespace say which shared connections it may use.
+			WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(c.inNamespace),
+				builder.WithPredicates(predicate.LabelChangedPredicate{}))
+	}
+	return build.Complete(r)
 }
+
+// syncNowChanged passes what asks for one more write. Other annotations do not matter.
+var syncNowChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+	return e.ObjectOld.GetAnnotations()[v1alpha1.AnnotationSyncNow] != e.ObjectNew.GetAnnotations()[v1alpha1.AnnotationSyncNow]
+}}
 
 // cacheShows ends the memory of what the cache shows, and lets every event pass.
 func (r *Reconciler) cacheShows(o client.Object) bool {
@@ -127,16 +131,29 @@ func bySecret(o client.Object) []string {
 	return []string{sv.Spec.ValueFrom.SecretKeyRef.Name}
 }
 
-// byConnection returns the connections that an object names or holds places on.
+func byName(o client.Object) []string {
+	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
+	return []string{sv.SecureValueName()}
+}
+
 func byConnection(o client.Object) []string {
 	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
-	keys := []string{connection.IDOf(sv.Spec.ConnectionRef, sv.Namespace).IndexKey()}
-	for _, p := range heldPlaces(sv) {
-		if key := connection.IDOf(p.connection, sv.Namespace).IndexKey(); !slices.Contains(keys, key) {
-			keys = append(keys, key)
-		}
+	var keys []string
+	for _, id := range connectionsOf(sv) {
+		keys = append(keys, id.IndexKey())
 	}
 	return keys
+}
+
+// connectionsOf returns the connections that an object names or holds places on, each once.
+func connectionsOf(sv *v1alpha1.GrafanaSecureValue) []connection.ID {
+	ids := []connection.ID{connection.IDOf(sv.Spec.ConnectionRef, sv.Namespace)}
+	for _, p := range heldPlaces(sv) {
+		if id := connection.IDOf(p.connection, sv.Namespace); !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 func (c *Controller) readingSecret(ctx context.Context, secret client.Object) []reconcile.Request {
@@ -163,11 +180,6 @@ func (c *Controller) requests(ctx context.Context, opts ...client.ListOption) []
 		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&objects[i])})
 	}
 	return requests
-}
-
-// using returns the objects that name a connection or hold places on it. They are the cache's own and must not be changed.
-func (c *Controller) using(ctx context.Context, id connection.ID) ([]v1alpha1.GrafanaSecureValue, error) {
-	return c.list(ctx, client.InNamespace(id.Namespace), client.MatchingFields{connection.SecureValuesIndex: id.IndexKey()})
 }
 
 func (c *Controller) list(ctx context.Context, opts ...client.ListOption) ([]v1alpha1.GrafanaSecureValue, error) {

@@ -16,6 +16,8 @@ type Class int
 const (
 	// None: nothing is wrong.
 	None Class = iota
+	// Paused: nothing is done, on purpose. Ready keeps its status, which is False where nothing is known yet.
+	Paused
 	// Time heals it: the connection's gate brings the object back.
 	Time
 	// Watch: something that is watched is missing or not ready; its change brings the object back.
@@ -46,13 +48,13 @@ func (f *Fault) Error() string { return f.Reason + ": " + f.Message }
 // Apply writes the verdict on an object of the given generation into its conditions. A verdict that time or a watch heals
 // is written once for a reason and generation: a message that only tells the latest attempt is no news.
 func (v Verdict) Apply(conditions *[]metav1.Condition, generation int64) {
-	ready := metav1.ConditionTrue
-	if v.Class != None {
-		ready = metav1.ConditionFalse
+	old := meta.FindStatusCondition(*conditions, v1alpha1.ConditionReady)
+	ready := metav1.ConditionFalse
+	if v.Class == None || v.Class == Paused && old != nil && old.Status == metav1.ConditionTrue {
+		ready = metav1.ConditionTrue
 	}
 	message := v.Message
 	if v.Class == Time || v.Class == Watch {
-		old := meta.FindStatusCondition(*conditions, v1alpha1.ConditionReady)
 		if old != nil && old.Status == ready && old.Reason == v.Reason && old.ObservedGeneration == generation {
 			message = old.Message
 		}

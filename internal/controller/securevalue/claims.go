@@ -1,0 +1,120 @@
+package securevalue
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/gate"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
+)
+
+// ownerOf tells whose found is, as the object of these marks sees it. A resident that the API server does not show to hold the
+// place has left it. What cannot be proved is taken as held.
+func (r *Reconciler) ownerOf(ctx context.Context, at gate.Place, m marks, found *grafana.SecureValue) owner {
+	whose, object := m.ownerOf(found)
+	if whose != resident || r.isHeld(ctx, at, found, object) {
+		return whose
+	}
+	if object.Namespace == m.object.Namespace {
+		return vacated
+	}
+	return abandoned
+}
+
+// isHeld asks the API server whether the object that found names holds the place: it is there, stays there, and names the place
+// in spec, intent or targets.
+func (r *Reconciler) isHeld(ctx context.Context, at gate.Place, found *grafana.SecureValue, object types.NamespacedName) bool {
+	sv := &v1alpha1.GrafanaSecureValue{}
+	switch err := r.live.Get(ctx, object, sv); {
+	case apierrors.IsNotFound(err):
+		return false
+	case err != nil:
+		ctrl.LoggerFrom(ctx).V(1).Info("Holder of a secure value not read, so it counts as held", "secureValue", at.Name, "error", err.Error())
+		return true
+	case !sv.DeletionTimestamp.IsZero():
+		return false
+	}
+	names := func(ref v1alpha1.ConnectionReference) bool {
+		if connectionMark(connection.IDOf(ref, sv.Namespace)) == found.Labels[labelConnection] {
+			return true
+		}
+		server, namespace, known := r.reach(ctx, ref, sv.Namespace)
+		return !known || server == at.Server && namespace == at.Namespace
+	}
+	if sv.SecureValueName() == at.Name && names(sv.Spec.ConnectionRef) {
+		return true
+	}
+	return slices.ContainsFunc(heldPlaces(sv), func(p place) bool {
+		return p.name == at.Name && p.namespace == at.Namespace && names(p.connection)
+	})
+}
+
+// reach returns where a connection leads, if it is known.
+func (r *Reconciler) reach(ctx context.Context, ref v1alpha1.ConnectionReference, namespace string) (server, grafanaNamespace string, known bool) {
+	conn, err := r.getConnection(ctx, ref, namespace)
+	if err != nil {
+		return "", "", false
+	}
+	return connection.ServerOf(conn.GetSpec().URL), conn.GetSpec().Namespace, true
+}
+
+// heirOf returns another object of the namespace that names the place p, which sv leaves, and stays there: the oldest one, as the
+// API server shows it; nil if there is none.
+func (r *Reconciler) heirOf(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, p place) (*v1alpha1.GrafanaSecureValue, error) {
+	list := &v1alpha1.GrafanaSecureValueList{}
+	err := r.client.List(ctx, list, client.InNamespace(sv.Namespace), client.MatchingFields{nameIndex: p.name}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return nil, err
+	}
+	candidates := slices.Clone(list.Items)
+	slices.SortFunc(candidates, func(a, b v1alpha1.GrafanaSecureValue) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+	})
+	for i := range candidates {
+		if !r.follows(ctx, sv, &candidates[i], p) {
+			continue
+		}
+		heir := &v1alpha1.GrafanaSecureValue{}
+		err := r.live.Get(ctx, keyOf(&candidates[i]), heir)
+		if client.IgnoreNotFound(err) != nil {
+			return nil, err
+		}
+		if err == nil && r.follows(ctx, sv, heir, p) {
+			return heir, nil
+		}
+	}
+	return nil, nil
+}
+
+// follows reports whether another object than sv names the place p in its spec and is not being deleted.
+func (r *Reconciler) follows(ctx context.Context, sv, other *v1alpha1.GrafanaSecureValue, p place) bool {
+	if other.Name == sv.Name || !other.DeletionTimestamp.IsZero() || other.SecureValueName() != p.name {
+		return false
+	}
+	if other.Spec.ConnectionRef == p.connection {
+		return true
+	}
+	server, namespace, known := r.reach(ctx, p.connection, sv.Namespace)
+	otherServer, otherNamespace, otherKnown := r.reach(ctx, other.Spec.ConnectionRef, other.Namespace)
+	return known && otherKnown && server == otherServer && namespace == otherNamespace
+}
+
+// bequeath records on the heir that the value at p is its own to delete, should it never come to write there. It is one patch,
+// refused by the API server if the heir has changed meanwhile.
+func (r *Reconciler) bequeath(ctx context.Context, heir *v1alpha1.GrafanaSecureValue, p place, found *grafana.SecureValue) error {
+	p.connection = heir.Spec.ConnectionRef
+	if stray, yes := strayIntent(heir, p); yes {
+		return fmt.Errorf("GrafanaSecureValue %q, which is to follow at %s, has not finished with %s", heir.Name, p, stray)
+	}
+	resident, _ := residentOf(found)
+	return r.intend(ctx, heir, intent{place: p, from: resident.Name})
+}
