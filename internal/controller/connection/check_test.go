@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
@@ -41,6 +43,59 @@ func TestClassify(t *testing.T) {
 				t.Errorf("verdict = %+v", got)
 			}
 		})
+	}
+}
+
+func TestVerify(t *testing.T) {
+	const here, there = "https://grafana.example.com", "https://other.example.com"
+	forgot := status.Verdict{Reason: v1alpha1.ReasonLabelsNotKept}
+	for name, row := range map[string]struct {
+		last     status.Verdict
+		known    string // status.url
+		reported string // status: the reason of Ready
+		observed int64
+		survey   Survey
+		want     error
+	}{
+		"first look":                            {observed: -1, survey: Survey{Recorded: 1}},
+		"same URL, all values deleted":          {known: here, observed: 1, survey: Survey{Recorded: 3}},
+		"same URL, written otherwise":           {known: "HTTPS://grafana.example.com:443/", observed: 1, survey: Survey{Recorded: 3}},
+		"another URL, same Grafana":             {known: there, survey: Survey{Recorded: 3, Present: 1}},
+		"another URL, nothing recorded":         {known: there},
+		"another URL, another Grafana":          {known: there, survey: Survey{Recorded: 3}, want: errValuesMissing},
+		"labels dropped":                        {last: forgot, known: here, observed: 1, want: errLabelsNotKept},
+		"labels dropped, after a restart":       {reported: v1alpha1.ReasonLabelsNotKept, known: here, observed: 1, want: errLabelsNotKept},
+		"labels dropped, and seen since":        {last: forgot, known: here, observed: 1, survey: Survey{Marked: true}},
+		"labels dropped, and the spec is other": {last: forgot, reported: v1alpha1.ReasonLabelsNotKept, known: here},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := &v1alpha1.GrafanaConnection{}
+			conn.Generation, conn.Spec.URL = 1, here
+			conn.Status.URL, conn.Status.ObservedGeneration = row.known, row.observed
+			if row.reported != "" {
+				conn.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Reason: row.reported}}
+			}
+			if got := verify(conn, row.last, row.survey); !errors.Is(got, row.want) {
+				t.Errorf("verify = %v, want %v", got, row.want)
+			}
+		})
+	}
+}
+
+func TestServerOf(t *testing.T) {
+	same := []string{"https://h", "https://h/", "HTTPS://H", "https://h:443", "https://H:443//"}
+	for _, address := range same {
+		if got := ServerOf(address); got != "https://h" {
+			t.Errorf("ServerOf(%q) = %q", address, got)
+		}
+	}
+	seen := map[string]string{"https://h": "https://h"}
+	for _, address := range []string{"http://h", "https://h:80", "https://h:3000", "https://h/a", "https://h/A", "https://h/a/b", "https://i"} {
+		got := ServerOf(address)
+		if seen[got] != "" {
+			t.Errorf("%q and %q are one server", address, seen[got])
+		}
+		seen[got] = address
 	}
 }
 

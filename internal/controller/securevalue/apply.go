@@ -38,6 +38,8 @@ func (r *Reconciler) settle(
 		switch step {
 		case keep, drop:
 			return outcome{did: step, value: seen.found}, nil
+		case wait:
+			return outcome{}, errLeaving
 		case remove:
 			return outcome{did: step}, deleteForSure(ctx, session)
 		case bequeath:
@@ -73,7 +75,9 @@ func (r *Reconciler) look(
 	if found == nil {
 		return seen, err
 	}
-	seen.owner = r.ownerOf(ctx, session.Place(), want.marks, found)
+	if seen.owner, _ = want.marks.ownerOf(found); !want.absent || seen.from != "" {
+		seen.owner = r.ownerOf(ctx, session.Place(), want.marks, found)
+	}
 	if want.absent && mayRemove(want, seen) {
 		seen.heir, err = r.heirOf(ctx, sv, want.place)
 	}

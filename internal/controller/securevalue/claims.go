@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -21,41 +19,48 @@ import (
 // place has left it. What cannot be proved is taken as held.
 func (r *Reconciler) ownerOf(ctx context.Context, at gate.Place, m marks, found *grafana.SecureValue) owner {
 	whose, object := m.ownerOf(found)
-	if whose != resident || r.isHeld(ctx, at, found, object) {
+	if whose != resident {
 		return whose
 	}
-	if object.Namespace == m.object.Namespace {
+	sv := &v1alpha1.GrafanaSecureValue{}
+	err := r.live.Get(ctx, object, sv)
+	switch {
+	case client.IgnoreNotFound(err) != nil:
+		ctrl.LoggerFrom(ctx).V(1).Info("Holder of a secure value not read, so it counts as held", "secureValue", at.Name, "error", err.Error())
+		return resident
+	case err == nil && sv.DeletionTimestamp.IsZero() && r.wants(ctx, sv, at, found):
+		return resident
+	case err == nil && sv.DeletionTimestamp.IsZero() && r.holds(ctx, sv, at, found):
+		return leaver
+	case object.Namespace == m.object.Namespace:
 		return vacated
+	default:
+		return abandoned
 	}
-	return abandoned
 }
 
-// isHeld asks the API server whether the object that found names holds the place: it is there, stays there, and names the place
-// in spec, intent or targets.
-func (r *Reconciler) isHeld(ctx context.Context, at gate.Place, found *grafana.SecureValue, object types.NamespacedName) bool {
-	sv := &v1alpha1.GrafanaSecureValue{}
-	switch err := r.live.Get(ctx, object, sv); {
-	case apierrors.IsNotFound(err):
-		return false
-	case err != nil:
-		ctrl.LoggerFrom(ctx).V(1).Info("Holder of a secure value not read, so it counts as held", "secureValue", at.Name, "error", err.Error())
-		return true
-	case !sv.DeletionTimestamp.IsZero():
-		return false
-	}
-	names := func(ref v1alpha1.ConnectionReference) bool {
-		if connectionMark(connection.IDOf(ref, sv.Namespace)) == found.Labels[labelConnection] {
-			return true
-		}
-		server, namespace, known := r.reach(ctx, ref, sv.Namespace)
-		return !known || server == at.Server && namespace == at.Namespace
-	}
-	if sv.SecureValueName() == at.Name && names(sv.Spec.ConnectionRef) {
-		return true
-	}
+// wants reports whether the spec of an object may name the place at which something with its mark was found.
+func (r *Reconciler) wants(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, at gate.Place, found *grafana.SecureValue) bool {
+	return sv.SecureValueName() == at.Name && r.leadsTo(ctx, sv, sv.Spec.ConnectionRef, at, found)
+}
+
+// holds reports whether the intent or the targets of an object may name the place at which something with its mark was found.
+func (r *Reconciler) holds(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, at gate.Place, found *grafana.SecureValue) bool {
 	return slices.ContainsFunc(heldPlaces(sv), func(p place) bool {
-		return p.name == at.Name && p.namespace == at.Namespace && names(p.connection)
+		return p.name == at.Name && p.namespace == at.Namespace && r.leadsTo(ctx, sv, p.connection, at, found)
 	})
+}
+
+// leadsTo reports whether a connection of an object may lead to where something with its mark was found: it is the one that the mark
+// names, or one to the same Grafana, or not known.
+func (r *Reconciler) leadsTo(
+	ctx context.Context, sv *v1alpha1.GrafanaSecureValue, ref v1alpha1.ConnectionReference, at gate.Place, found *grafana.SecureValue,
+) bool {
+	if connectionMark(connection.IDOf(ref, sv.Namespace)) == found.Labels[labelConnection] {
+		return true
+	}
+	server, namespace, known := r.reach(ctx, ref, sv.Namespace)
+	return !known || server == at.Server && namespace == at.Namespace
 }
 
 // reach returns where a connection leads, if it is known.

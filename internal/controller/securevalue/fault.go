@@ -55,7 +55,7 @@ func taken(want *desired, seen observed) error {
 				"To take it back: kubectl annotate gsv " + want.marks.object.Name + " -n " + want.marks.object.Namespace +
 				" --overwrite " + v1alpha1.AnnotationSyncNow + "=$(date +%s)"
 		}
-	case own, vacated, resident, stranger:
+	case own, vacated, resident, leaver, stranger:
 		reason, message = v1alpha1.ReasonNameConflict, at+" belongs to another GrafanaSecureValue. It was left alone. Choose another "+
 			"spec.name, or delete the other object."
 	}

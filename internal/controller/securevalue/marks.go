@@ -59,6 +59,7 @@ const (
 	managed   owner = "managed"   // to a resource of Grafana's own or another tool, whatever else it carries
 	twin      owner = "twin"      // to the object of the same namespace and name in another cluster
 	resident  owner = "resident"  // to another object of this cluster, which the value names and which may be gone
+	leaver    owner = "leaver"    // to a resident that wants another place by now, and has not let go of this one yet
 	stranger  owner = "stranger"  // to an object of another cluster, or it lies about whose it is
 	vacated   owner = "vacated"   // to a resident of the same namespace that is gone or has left it
 	abandoned owner = "abandoned" // the same, of another namespace

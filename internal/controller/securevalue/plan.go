@@ -64,6 +64,7 @@ const (
 	update   action = "update"   // PUT over what Grafana showed
 	remove   action = "remove"   // DELETE, proved by a 404
 	bequeath action = "bequeath" // leave it to the heir, and forget the place
+	wait     action = "wait"     // until the one who is leaving it to this object has let go
 	drop     action = "drop"     // nothing of ours is there, or it is to stay: forget the place
 )
 
@@ -83,6 +84,7 @@ const (
 //	absent    to be retained                                       drop
 //	absent    Grafana not asked yet                                look
 //	absent    ours, of this connection, or inherited               bequeath if there is an heir, else remove
+//	absent    to be inherited, and not let go of yet               wait
 //	absent    nothing, another connection's, or anybody else's     drop
 func decide(want *desired, seen observed) (action, error) {
 	if want.absent {
@@ -114,7 +116,11 @@ func decideAbsent(want *desired, seen observed) action {
 		return drop
 	case !seen.looked:
 		return look
-	case seen.found == nil, !mayRemove(want, seen):
+	case seen.found == nil:
+		return drop
+	case seen.owner == leaver && inherited(seen):
+		return wait
+	case !mayRemove(want, seen):
 		return drop
 	case seen.heir != nil:
 		return bequeath
@@ -132,11 +138,16 @@ func mayRemove(want *desired, seen observed) bool {
 	case own:
 		return seen.found.Labels[labelConnection] == want.marks.connection
 	case vacated:
-		resident, _ := residentOf(seen.found)
-		return seen.from != "" && seen.from == resident.Name
+		return inherited(seen)
 	default:
 		return false
 	}
+}
+
+// inherited reports whether what Grafana showed carries the mark of the object that left it to this one.
+func inherited(seen observed) bool {
+	resident, _ := residentOf(seen.found)
+	return seen.from != "" && seen.from == resident.Name
 }
 
 // sameValue reports whether the value desired is the one that the record says is there: read from the same version of the

@@ -288,6 +288,21 @@ func TestDecide(t *testing.T) {
 			want:   func(d *desired) { d.absent = true },
 			seen:   observed{held: true, from: "old", looked: true, found: shownOf("old"), owner: resident}, step: drop,
 		},
+		"delete, inherited, and its holder has not let go yet": {
+			reason: "it may yet be left to us, after we are gone",
+			want:   func(d *desired) { d.absent = true },
+			seen:   observed{held: true, from: "old", looked: true, found: shownOf("old"), owner: leaver}, step: wait,
+		},
+		"delete, another one leaves it": {
+			reason: "what was not left to us is none of our business",
+			want:   func(d *desired) { d.absent = true },
+			seen:   observed{held: true, looked: true, found: shownOf("old"), owner: leaver}, step: drop,
+		},
+		"held by one that leaves it, with Adopt": {
+			reason: "it is held until it is let go",
+			want:   func(d *desired) { d.adopt = true },
+			seen:   observed{held: true, looked: true, found: shown(), owner: leaver}, fault: v1alpha1.ReasonNameConflict,
+		},
 		"delete, inherited from another": {
 			reason: "what was not left to us is never deleted",
 			want:   func(d *desired) { d.absent = true },

@@ -80,9 +80,13 @@ func (r *Reconciler) sync(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) 
 	if r.inStep(ctx, sv, want.place) {
 		return done, nil
 	}
-	if p, stray := strayIntent(sv, want.place); stray {
+	if p, stray := strayIntent(sv, want.place); stray && intentOf(sv).from == "" {
 		done.note(p)
 		return done, errNoted
+	} else if stray { // nothing of this object's own is there: it was to inherit it
+		if err := r.giveUp(ctx, sv, []place{p}, false, done); err != nil {
+			return done, err
+		}
 	}
 	if err := r.makeRoom(ctx, sv, want.place, done); err != nil {
 		return done, err
@@ -165,14 +169,19 @@ func (r *Reconciler) giveUp(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 	var first error
 	for _, p := range places {
 		err := r.leavePlace(ctx, sv, p, heirsOnly, done)
-		if err != nil && !errors.Is(err, connection.ErrParked) {
+		if err != nil && !isWaiting(err) {
 			err = blockedAt(sv, p, err)
 		}
-		if first == nil || errors.Is(first, connection.ErrParked) {
+		if first == nil || isWaiting(first) {
 			first = cmp.Or(err, first)
 		}
 	}
 	return first
+}
+
+// isWaiting reports whether an error says only that the object's turn comes later.
+func isWaiting(err error) bool {
+	return errors.Is(err, connection.ErrParked) || errors.Is(err, errLeaving)
 }
 
 func (r *Reconciler) leavePlace(

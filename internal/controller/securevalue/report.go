@@ -64,6 +64,9 @@ func verdictOf(sv *v1alpha1.GrafanaSecureValue, done *progress, err error) (stat
 	return status.Verdict{Class: status.None, Reason: v1alpha1.ReasonSynced, Message: message}, true
 }
 
+// errLeaving says that another object has not finished to leave a place to this one.
+var errLeaving = errors.New("another object is leaving the place")
+
 // errNoted says that the status must be written before anything else is done, and the object looked at again at once.
 var errNoted = errors.New("a place was noted in status")
 
@@ -74,7 +77,7 @@ func resultOf(err error, known bool) (ctrl.Result, error) {
 		return ctrl.Result{}, nil
 	case errors.Is(err, errNoted):
 		return ctrl.Result{RequeueAfter: time.Nanosecond}, nil
-	case apierrors.IsConflict(err):
+	case apierrors.IsConflict(err), errors.Is(err, errLeaving):
 		return ctrl.Result{RequeueAfter: staleDelay}, nil
 	default:
 		return ctrl.Result{}, err

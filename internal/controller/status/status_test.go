@@ -23,7 +23,7 @@ func TestApply(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			// Whatever was true before must not stay.
-			for _, before := range []Class{None, Time, Watch, Here, Elsewhere} {
+			for _, before := range []Class{None, Paused, Time, Watch, Here, Elsewhere} {
 				var conditions []metav1.Condition
 				Verdict{Class: before, Reason: "Before", Message: "before"}.Apply(&conditions, 1)
 				Verdict{Class: row.class, Reason: "Why", Message: "why"}.Apply(&conditions, 2)
@@ -41,6 +41,30 @@ func TestApply(t *testing.T) {
 				if Reason(conditions) != "Why" {
 					t.Errorf("Reason = %q", Reason(conditions))
 				}
+			}
+		})
+	}
+}
+
+func TestApplyPausedKeepsTheStatusOfReady(t *testing.T) {
+	paused := Verdict{Class: Paused, Reason: "Paused", Message: "on purpose"}
+	for name, row := range map[string]struct {
+		before *Verdict
+		want   metav1.ConditionStatus
+	}{
+		"never looked at": {nil, metav1.ConditionFalse},
+		"was ready":       {&Verdict{Class: None, Reason: "Before", Message: "x"}, metav1.ConditionTrue},
+		"waited":          {&Verdict{Class: Time, Reason: "Before", Message: "x"}, metav1.ConditionFalse},
+		"was stuck":       {&Verdict{Class: Here, Reason: "Before", Message: "x"}, metav1.ConditionFalse},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var conditions []metav1.Condition
+			if row.before != nil {
+				row.before.Apply(&conditions, 1)
+			}
+			paused.Apply(&conditions, 2)
+			if len(conditions) != 1 || conditions[0].Status != row.want || conditions[0].Reason != "Paused" || conditions[0].ObservedGeneration != 2 {
+				t.Errorf("conditions = %+v", conditions)
 			}
 		})
 	}
@@ -70,7 +94,7 @@ func TestApplyKeepsTheMessageOfTheFirstAttempt(t *testing.T) {
 }
 
 func TestApplyTwiceChangesNothing(t *testing.T) {
-	for _, class := range []Class{None, Time, Watch, Here, Elsewhere} {
+	for _, class := range []Class{None, Paused, Time, Watch, Here, Elsewhere} {
 		var conditions []metav1.Condition
 		v := Verdict{Class: class, Reason: "Why", Message: "why"}
 		v.Apply(&conditions, 1)
