@@ -50,8 +50,11 @@ func isSettled(sv *v1alpha1.GrafanaSecureValue) bool {
 		return false
 	}
 	// An object that could not give up an old place holds the new one.
-	return meta.IsStatusConditionTrue(sv.Status.Conditions, v1alpha1.ConditionReady) ||
-		status.Reason(sv.Status.Conditions) == v1alpha1.ReasonDeletionBlocked
+	return isReady(sv) || status.Reason(sv.Status.Conditions) == v1alpha1.ReasonDeletionBlocked
+}
+
+func isReady(sv *v1alpha1.GrafanaSecureValue) bool {
+	return meta.IsStatusConditionTrue(sv.Status.Conditions, v1alpha1.ConditionReady)
 }
 
 // action is the next step towards what is desired at a place.

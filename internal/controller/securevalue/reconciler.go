@@ -80,13 +80,8 @@ func (r *Reconciler) sync(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) 
 	if r.inStep(ctx, sv, want.place) {
 		return done, nil
 	}
-	if p, stray := strayIntent(sv, want.place); stray && intentOf(sv).from == "" {
-		done.note(p)
-		return done, errNoted
-	} else if stray { // nothing of this object's own is there: it was to inherit it
-		if err := r.giveUp(ctx, sv, []place{p}, false, done); err != nil {
-			return done, err
-		}
+	if err := r.keepTrace(ctx, sv, want.place, done); err != nil {
+		return done, err
 	}
 	if err := r.makeRoom(ctx, sv, want.place, done); err != nil {
 		return done, err
@@ -108,7 +103,7 @@ func (r *Reconciler) sync(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) 
 // the Secret that the cache shows, and no other place is held. Nobody is asked.
 func (r *Reconciler) inStep(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, wanted place) bool {
 	held := heldPlaces(sv)
-	if !isSettled(sv) || syncNow(sv) != "" || len(held) != 1 || held[0] != wanted || sv.Status.Targets[0].Source == nil {
+	if !isSettled(sv) || !isReady(sv) || syncNow(sv) != "" || len(held) != 1 || held[0] != wanted || sv.Status.Targets[0].Source == nil {
 		return false
 	}
 	secret := &metav1.PartialObjectMetadata{}
@@ -119,6 +114,21 @@ func (r *Reconciler) inStep(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 	}
 	return source == v1alpha1.SourceStatus{
 		Name: ref.Name, Key: ref.Key, UID: secret.UID, ResourceVersion: secret.ResourceVersion,
+	}
+}
+
+// keepTrace makes sure that a place which only the intent tells of is not forgotten when another intent takes its place. One that
+// the object was to inherit holds nothing of its own, and is given up at once.
+func (r *Reconciler) keepTrace(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, wanted place, done *progress) error {
+	p, stray := strayIntent(sv, wanted)
+	switch {
+	case !stray:
+		return nil
+	case intentOf(sv).from != "":
+		return r.giveUp(ctx, sv, []place{p}, false, done)
+	default:
+		done.note(p)
+		return errNoted
 	}
 }
 
