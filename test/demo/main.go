@@ -1,5 +1,6 @@
 // Demo shows the operator at work: with a real kube-apiserver and etcd, a stand-in for Grafana, and the manager. It applies
-// config/samples, rotates, edits and deletes, and prints each command, its output, and what a decrypter in Grafana would get.
+// config/samples, rotates, edits, moves, adopts and deletes, and prints each command, its output, and what a decrypter in
+// Grafana would get.
 //
 // It exits with 0 only if every step was seen to happen. At a terminal it then stays up until Ctrl-C, unless DEMO_ONCE is 1.
 package main
@@ -38,9 +39,33 @@ const (
 	sampleDecrypter   = "synthetic-monitoring"
 	operatorNamespace = "grafana-secure-value-operator-system"
 
+	rotatedValue = "rotated-value"
+	movedName    = "sm-probe-key"
+
+	handmadeName  = "k6-token"
+	handmadeValue = "typed-by-hand"
+	adoptedValue  = "kept-by-kubernetes"
+
 	demoToken = "glsa_demo"
 	patience  = 30 * time.Second // for one step
 )
+
+// handmadeObject is a GrafanaSecureValue for a name that is taken in Grafana.
+const handmadeObject = `apiVersion: grafana.securevalues.io/v1alpha1
+kind: GrafanaSecureValue
+metadata:
+  name: ` + handmadeName + `
+  namespace: default
+spec:
+  connectionRef:
+    name: prod
+  decrypters:
+  - ` + sampleDecrypter + `
+  valueFrom:
+    secretKeyRef:
+      name: k6
+      key: token
+`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -168,7 +193,9 @@ func (d *demo) managerLog() string {
 
 // show walks through the life of a secure value.
 func (d *demo) show(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{d.showCreated, d.showRotated, d.showEdited, d.showDeleted} {
+	for _, step := range []func(context.Context) error{
+		d.showCreated, d.showRotated, d.showEdited, d.showMoved, d.showAdopted, d.showDeleted,
+	} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -186,18 +213,17 @@ func (d *demo) showCreated(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return d.decrypterGets(ctx, sampleValue)
+	return d.decrypterGets(ctx, sampleName, sampleValue)
 }
 
 func (d *demo) showRotated(ctx context.Context) error {
 	title("2. Rotated")
-	const value = "rotated-value"
 	before := d.plane.Mark()
 	d.grafana.ResetCalls()
-	if err := d.each(ctx, []string{"patch", "secret", "sm", "-p", `{"stringData":{"api-key":"` + value + `"}}`}); err != nil {
+	if err := d.each(ctx, []string{"patch", "secret", "sm", "-p", `{"stringData":{"api-key":"` + rotatedValue + `"}}`}); err != nil {
 		return err
 	}
-	if err := d.decrypterGets(ctx, value); err != nil {
+	if err := d.decrypterGets(ctx, sampleName, rotatedValue); err != nil {
 		return err
 	}
 	took, err := d.propagation(before)
@@ -228,13 +254,116 @@ func (d *demo) showEdited(ctx context.Context) error {
 	return nil
 }
 
-func (d *demo) showDeleted(ctx context.Context) error {
-	title("4. Deleted")
-	if err := d.each(ctx, []string{"delete", "gsv", sampleName}, []string{"get", "gsv"}); err != nil {
+func (d *demo) showMoved(ctx context.Context) error {
+	title("4. Moved")
+	say("Another name in Grafana. A decrypter is asked for the value all the while, under the old name and the new one:")
+	d.grafana.ResetCalls()
+	watched := d.watch(sampleName, movedName, rotatedValue)
+	err := d.each(ctx,
+		[]string{"patch", "gsv", sampleName, "--type=merge", "-p", `{"spec":{"name":"` + movedName + `"}}`},
+		[]string{"wait", "--for=condition=Ready", "--timeout=30s", "gsv/" + sampleName})
+	if err == nil {
+		err = d.eventually(ctx, "the old name to go", func() bool { return !d.inGrafana(sampleName) })
+	}
+	looks, gaps := watched()
+	if err != nil {
 		return err
 	}
-	if _, found := d.grafana.Value(sampleNamespace, sampleName); found {
-		return errors.New("the object is gone, and its value is still in Grafana")
+	if err := d.each(ctx, []string{"get", "gsv"}); err != nil {
+		return err
+	}
+	if err := d.decrypterGets(ctx, movedName, rotatedValue); err != nil {
+		return err
+	}
+	if gaps > 0 {
+		return fmt.Errorf("during the move the value was missing in %d of %d looks", gaps, looks)
+	}
+	say("It was never missing in %d looks. What Grafana was asked, and what it answered:\n", looks)
+	for _, c := range d.grafana.Calls() {
+		if c.Verb != grafanatest.VerbList {
+			fmt.Printf("  %-6s %s: %d\n", c.Method, c.Name, c.Code)
+		}
+	}
+	return nil
+}
+
+// watch looks for the value under either name, again and again, until the returned function is called. That tells how often
+// it looked, and how often the value was under neither.
+func (d *demo) watch(from, to, value string) (stop func() (looks, gaps int)) {
+	ended, counts := make(chan struct{}), make(chan [2]int)
+	there := func(name string) bool {
+		got, err := d.grafana.Decrypt(sampleNamespace, name, sampleDecrypter)
+		return err == nil && string(got) == value
+	}
+	go func() {
+		looks, gaps := 0, 0
+		for {
+			select {
+			case <-ended:
+				counts <- [2]int{looks, gaps}
+				return
+			case <-time.After(100 * time.Microsecond):
+			}
+			looks++
+			// The old name first: a value that left it before this look is under the new one by now.
+			if !there(from) && !there(to) {
+				gaps++
+			}
+		}
+	}()
+	return func() (looks, gaps int) {
+		close(ended)
+		c := <-counts
+		return c[0], c[1]
+	}
+}
+
+func (d *demo) showAdopted(ctx context.Context) error {
+	title("5. Adopted")
+	byHand := d.grafana.Put(sampleNamespace, grafanatest.Stored{
+		Name: handmadeName, Description: "Made by hand", Decrypters: []string{sampleDecrypter}, Value: []byte(handmadeValue),
+	})
+	say("Somebody has made %s in Grafana by hand. An object for the same name:", handmadeName)
+	file := filepath.Join(d.dir, handmadeName+".yaml")
+	if err := os.WriteFile(file, []byte(handmadeObject), 0o600); err != nil {
+		return err
+	}
+	fmt.Print("\n" + indent(handmadeObject))
+	err := d.each(ctx,
+		[]string{"create", "secret", "generic", "k6", "--from-literal=token=" + adoptedValue},
+		[]string{"apply", "-f", file},
+		[]string{
+			"wait", `--for=jsonpath={.status.conditions[?(@.type=="Ready")].reason}=AlreadyExists`, "--timeout=30s",
+			"gsv/" + handmadeName,
+		},
+		[]string{"get", "gsv"})
+	if err != nil {
+		return err
+	}
+	if stored, _ := d.grafana.Value(sampleNamespace, handmadeName); stored.Version != byHand.Version {
+		return errors.New("the object was refused, and the value made by hand was written all the same")
+	}
+	if err := d.decrypterGets(ctx, handmadeName, handmadeValue); err != nil {
+		return err
+	}
+	say("It was left alone. The object may have it, if it says so:")
+	err = d.each(ctx,
+		[]string{"patch", "gsv", handmadeName, "--type=merge", "-p", `{"spec":{"adoptionPolicy":"Adopt"}}`},
+		[]string{"wait", "--for=condition=Ready", "--timeout=30s", "gsv/" + handmadeName},
+		[]string{"get", "gsv"})
+	if err != nil {
+		return err
+	}
+	return d.decrypterGets(ctx, handmadeName, adoptedValue)
+}
+
+func (d *demo) showDeleted(ctx context.Context) error {
+	title("6. Deleted")
+	if err := d.each(ctx, []string{"delete", "gsv", sampleName, handmadeName}, []string{"get", "gsv"}); err != nil {
+		return err
+	}
+	if left := len(d.grafana.Values(sampleNamespace)); left > 0 {
+		return fmt.Errorf("the objects are gone, and %d values are still in Grafana", left)
 	}
 	say("In Grafana nothing is left: a decrypter gets nothing.")
 	return nil
@@ -275,15 +404,20 @@ func (d *demo) kubectl(ctx context.Context, args ...string) (string, error) {
 }
 
 // decrypterGets waits until a decrypter in Grafana would get the value.
-func (d *demo) decrypterGets(ctx context.Context, value string) error {
+func (d *demo) decrypterGets(ctx context.Context, name, value string) error {
 	err := d.eventually(ctx, "the value in Grafana", func() bool {
-		got, err := d.grafana.Decrypt(sampleNamespace, sampleName, sampleDecrypter)
+		got, err := d.grafana.Decrypt(sampleNamespace, name, sampleDecrypter)
 		return err == nil && string(got) == value
 	})
 	if err == nil {
-		say("The decrypter %s in Grafana now gets: %s", sampleDecrypter, value)
+		say("The decrypter %s in Grafana now gets, as %s: %s", sampleDecrypter, name, value)
 	}
 	return err
+}
+
+func (d *demo) inGrafana(name string) bool {
+	_, found := d.grafana.Value(sampleNamespace, name)
+	return found
 }
 
 // propagation returns the time from the arrival of the Secret's change at the API server to the end of Grafana's answer.
@@ -321,6 +455,11 @@ func (d *demo) eventually(ctx context.Context, what string, seen func() bool) er
 func title(text string) { fmt.Printf("\n== %s ==\n", text) }
 
 func say(format string, args ...any) { fmt.Printf("\n"+format+"\n", args...) }
+
+// indent sets a text off from what is said.
+func indent(text string) string {
+	return "  " + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n  ") + "\n"
+}
 
 // shellWords quotes arguments as a shell wants them.
 func shellWords(args []string) string {
