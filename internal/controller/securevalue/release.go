@@ -14,32 +14,43 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
 )
 
-// onRelease looks again at whoever an object kept waiting: those who name a place that it names no more, or that it will leave
-// since it is being deleted, and the connections that it does not use any more.
-func (c *Controller) onRelease() handler.EventHandler {
+// onOthers looks again at whoever the change of an object concerns beside itself: those who name a place that it has let go of, those
+// who may leave it one that it names now, and the connections that it does not use any more.
+func (c *Controller) onOthers() handler.EventHandler {
 	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+	change := func(ctx context.Context, q queue, before, after client.Object) {
+		old, _ := before.(*v1alpha1.GrafanaSecureValue) // the watch is of this kind, or there is none
+		now, _ := after.(*v1alpha1.GrafanaSecureValue)
+		c.changed(ctx, old, now, q.Add)
+	}
 	return handler.Funcs{
-		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
-			before, _ := e.ObjectOld.(*v1alpha1.GrafanaSecureValue) // the watch is of this kind
-			after, _ := e.ObjectNew.(*v1alpha1.GrafanaSecureValue)
-			c.released(ctx, before, after, q.Add)
-		},
-		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) {
-			if before, ok := e.Object.(*v1alpha1.GrafanaSecureValue); ok {
-				c.released(ctx, before, nil, q.Add)
-			}
-		},
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { change(ctx, q, nil, e.Object) },
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) { change(ctx, q, e.ObjectOld, e.ObjectNew) },
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) { change(ctx, q, e.Object, nil) },
 	}
 }
 
-// released wakes whoever is concerned by the change of an object from before to after, which is nil where it is gone.
-func (c *Controller) released(ctx context.Context, before, after *v1alpha1.GrafanaSecureValue, wake func(reconcile.Request)) {
-	for _, name := range releasedNames(before, after) {
-		for _, req := range c.requests(ctx, client.MatchingFields{nameIndex: name}) {
-			if req.NamespacedName != keyOf(before) {
+// changed wakes whoever is concerned by the change of an object from before to after, either of which is nil where it is not there.
+func (c *Controller) changed(ctx context.Context, before, after *v1alpha1.GrafanaSecureValue, wake func(reconcile.Request)) {
+	self := after
+	if after == nil {
+		self = before
+	}
+	others := func(index, name string) {
+		for _, req := range c.requests(ctx, client.MatchingFields{index: name}) {
+			if req.NamespacedName != keyOf(self) {
 				wake(req)
 			}
 		}
+	}
+	for _, name := range releasedNames(before, after) {
+		others(nameIndex, name)
+	}
+	if after != nil && (before == nil || wantedBy(before) != wantedBy(after)) {
+		others(heldIndex, after.SecureValueName())
+	}
+	if before == nil {
+		return
 	}
 	for _, id := range connectionsOf(before) {
 		if after == nil || !slices.Contains(connectionsOf(after), id) {
@@ -54,8 +65,13 @@ type claim struct {
 	name       string
 }
 
+// wantedBy returns what the spec of an object names.
+func wantedBy(sv *v1alpha1.GrafanaSecureValue) claim {
+	return claim{connection.IDOf(sv.Spec.ConnectionRef, sv.Namespace), sv.SecureValueName()}
+}
+
 func claimsOf(sv *v1alpha1.GrafanaSecureValue) []claim {
-	claims := []claim{{connection.IDOf(sv.Spec.ConnectionRef, sv.Namespace), sv.SecureValueName()}}
+	claims := []claim{wantedBy(sv)}
 	for _, p := range heldPlaces(sv) {
 		claims = append(claims, claim{connection.IDOf(p.connection, sv.Namespace), p.name})
 	}
@@ -65,6 +81,9 @@ func claimsOf(sv *v1alpha1.GrafanaSecureValue) []claim {
 // releasedNames returns the names in Grafana that an object has let go of, each once. One that begins to be deleted lets go of
 // all that it has: from then on another object of its namespace may follow.
 func releasedNames(before, after *v1alpha1.GrafanaSecureValue) []string {
+	if before == nil {
+		return nil
+	}
 	var kept []claim
 	if after != nil && after.DeletionTimestamp.IsZero() == before.DeletionTimestamp.IsZero() {
 		kept = claimsOf(after)

@@ -30,8 +30,12 @@ import (
 // secretIndex is the field index of objects by the name of the Secret that they read.
 const secretIndex = "secret"
 
-// nameIndex is the field index of objects by the name that they want to have in Grafana.
-const nameIndex = "name"
+const (
+	// nameIndex is the field index of objects by the name that they want to have in Grafana.
+	nameIndex = "name"
+	// heldIndex is the field index of objects by the names of the places that they hold.
+	heldIndex = "held"
+)
 
 // Options is what the controller needs to know.
 type Options struct {
@@ -73,22 +77,19 @@ func (c *Controller) Setup(ctx context.Context, mgr ctrl.Manager, connections *c
 		served:      c.opts.Served,
 		now:         time.Now,
 	}
-	indexer := mgr.GetFieldIndexer()
-	if err := indexer.IndexField(ctx, &v1alpha1.GrafanaSecureValue{}, secretIndex, bySecret); err != nil {
-		return err
-	}
-	if err := indexer.IndexField(ctx, &v1alpha1.GrafanaSecureValue{}, connection.SecureValuesIndex, byConnection); err != nil {
-		return err
-	}
-	if err := indexer.IndexField(ctx, &v1alpha1.GrafanaSecureValue{}, nameIndex, byName); err != nil {
-		return err
+	for field, keys := range map[string]client.IndexerFunc{
+		secretIndex: bySecret, nameIndex: byName, heldIndex: byHeldName, connection.SecureValuesIndex: byConnection,
+	} {
+		if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.GrafanaSecureValue{}, field, keys); err != nil {
+			return err
+		}
 	}
 	build := ctrl.NewControllerManagedBy(mgr).
 		// Edits and deletion, which raise the generation, and sync-now. Our own writes do not: they only end the memory of themselves.
 		For(&v1alpha1.GrafanaSecureValue{}, builder.WithPredicates(
 			predicate.NewPredicateFuncs(r.cacheShows), predicate.Or(predicate.GenerationChangedPredicate{}, syncNowChanged))).
-		// Whoever waits for what another object has let go of.
-		Watches(&v1alpha1.GrafanaSecureValue{}, c.onRelease()).
+		// Whoever waits for what another object has let go of, or has something to leave to another one.
+		Watches(&v1alpha1.GrafanaSecureValue{}, c.onOthers()).
 		// A rotation. Metadata only: no content of a Secret is cached.
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(c.readingSecret)).
 		// A connection that was missing, or says something else now.
@@ -134,6 +135,15 @@ func bySecret(o client.Object) []string {
 func byName(o client.Object) []string {
 	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
 	return []string{sv.SecureValueName()}
+}
+
+func byHeldName(o client.Object) []string {
+	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
+	var names []string
+	for _, p := range heldPlaces(sv) {
+		names = append(names, p.name)
+	}
+	return names
 }
 
 func byConnection(o client.Object) []string {
