@@ -14,6 +14,7 @@ import (
 type memory struct {
 	mu      sync.Mutex
 	objects map[types.NamespacedName]*v1alpha1.GrafanaSecureValue
+	buried  map[types.NamespacedName]*v1alpha1.GrafanaSecureValue // gone, and not everything that they held is given up
 }
 
 // remember keeps the answer to a write.
@@ -51,11 +52,29 @@ func isOlder(a, b *v1alpha1.GrafanaSecureValue) bool {
 	return err == nil && order < 0
 }
 
+// bury keeps an object that is gone, with what it still holds.
+func (m *memory) bury(sv *v1alpha1.GrafanaSecureValue) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.buried == nil {
+		m.buried = map[types.NamespacedName]*v1alpha1.GrafanaSecureValue{}
+	}
+	m.buried[keyOf(sv)] = sv.DeepCopy()
+}
+
+// exhume returns an object that bury kept, or nil.
+func (m *memory) exhume(key types.NamespacedName) *v1alpha1.GrafanaSecureValue {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.buried[key].DeepCopy()
+}
+
 // forget ends the memory of an object that is gone.
 func (m *memory) forget(key types.NamespacedName) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.objects, key)
+	delete(m.buried, key)
 }
 
 func keyOf(sv *v1alpha1.GrafanaSecureValue) types.NamespacedName {

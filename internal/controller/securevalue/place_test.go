@@ -119,8 +119,13 @@ func TestMemoryKeepsTheNewer(t *testing.T) {
 		t.Error("the memory does not end once the cache shows it")
 	}
 	m.remember(object("100", "ours"))
-	m.forget(types.NamespacedName{Namespace: "ns", Name: "x"})
-	if len(m.objects) != 0 {
+	m.bury(object("100", "ours"))
+	key := types.NamespacedName{Namespace: "ns", Name: "x"}
+	if got := m.exhume(key); got == nil || got.UID != "ours" {
+		t.Errorf("what an object that is gone held is forgotten: %v", got)
+	}
+	m.forget(key)
+	if len(m.objects) != 0 || m.exhume(key) != nil {
 		t.Error("an object that is gone is remembered")
 	}
 }

@@ -51,6 +51,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 
 	sv := &v1alpha1.GrafanaSecureValue{}
 	if err := r.client.Get(ctx, req.NamespacedName, sv); err != nil {
+		if gone := r.memory.exhume(req.NamespacedName); gone != nil {
+			return r.giveUpVanished(ctx, gone)
+		}
 		r.memory.forget(req.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}

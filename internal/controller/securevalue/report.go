@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -39,7 +40,11 @@ func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 	letGo := !sv.DeletionTimestamp.IsZero() && err == nil
 	if !letGo && !equality.Semantic.DeepEqual(sv.Status, next.Status) {
 		old := sv.DeepCopy()
-		if patchErr := r.patchStatus(ctx, sv, next); client.IgnoreNotFound(patchErr) != nil {
+		patchErr := r.patchStatus(ctx, sv, next)
+		if apierrors.IsNotFound(patchErr) && sv.DeletionTimestamp.IsZero() {
+			return r.giveUpVanished(ctx, next)
+		}
+		if client.IgnoreNotFound(patchErr) != nil {
 			return ctrl.Result{}, patchErr
 		}
 		if known {
@@ -47,6 +52,23 @@ func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 		}
 	}
 	r.announce(ctx, sv, done)
+	return resultOf(err, known)
+}
+
+// giveUpVanished gives up what an object holds that was gone before its status could be written. The API server can remove an object
+// at once although our finalizer has just been put on it, where both happen at the same time. There is nobody left to report on.
+func (r *Reconciler) giveUpVanished(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) (ctrl.Result, error) {
+	sv.DeletionTimestamp = &metav1.Time{Time: r.now()}
+	done := progressOf(sv)
+	err := r.giveUp(ctx, sv, heldPlaces(sv), false, done)
+	sv.Status.Targets = done.targets
+	r.announce(ctx, sv, done)
+	if err == nil {
+		r.memory.forget(keyOf(sv))
+		return ctrl.Result{}, nil
+	}
+	r.memory.bury(sv)
+	_, known := classify(err)
 	return resultOf(err, known)
 }
 
