@@ -259,7 +259,9 @@ func (s *Session) LabelsNotKept() error {
 	e := s.entry
 	e.mu.Lock()
 	e.verdict = classify(e.id, errLabelsNotKept)
-	e.nextAt = time.Now().Add(gate.Jitter(recheckStalled, resyncJitter))
+	if e.nextAt.IsZero() { // resyncPeriod is 0s
+		e.nextAt = time.Now().Add(gate.Jitter(recheckStalled, resyncJitter))
+	}
 	trouble := &Trouble{Verdict: e.verdict}
 	e.mu.Unlock()
 

@@ -210,6 +210,9 @@ func (r *Reconciler) leavePlace(
 		done.drop(want, outcome{did: drop})
 		return nil
 	}
+	if !r.served.Has(p.connection.Kind) {
+		return waiting(v1alpha1.ReasonConnectionNotFound, "%s is not served. %s", want.id, r.served.WhyNot(p.connection.Kind))
+	}
 	conn, err := r.getConnection(ctx, p.connection, sv.Namespace)
 	if client.IgnoreNotFound(err) != nil {
 		return err
