@@ -2,10 +2,12 @@ package integration
 
 import (
 	"fmt"
+	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
@@ -94,6 +96,88 @@ var _ = Describe("The cost", func() {
 		w.settled()
 		Expect(w.calls()).To(Equal([]string{"create new-name", "get api-key", "delete api-key", "get api-key"}))
 		Expect(w.requests(mark)).To(Equal([]string{getSource, patchObject, patchStatus}))
+	})
+
+	It("of a move to another connection is 1 POST there, 2 GETs, 1 DELETE, and at most 3 writes", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		elsewhere := w.anotherGrafana()
+		elsewhere.connected("other")
+		sv := w.synced("api-key", "canary-1")
+		elsewhere.grafana.ResetCalls()
+		mark := w.reset()
+		w.reconnect(sv, "other")
+		w.eventuallySynced(sv)
+		w.settled()
+		Expect(elsewhere.calls()).To(Equal([]string{"create api-key"}))
+		Expect(w.calls()).To(Equal([]string{"get api-key", "delete api-key", "get api-key"}))
+		Expect(w.requests(mark)).To(Equal([]string{getSource, patchObject, patchStatus}))
+	})
+
+	It("of a move to another connection to the same Grafana is 1 POST, 2 GETs, 1 PUT, and at most 3 writes", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		w.connected("other")
+		sv := w.synced("api-key", "canary-1")
+		mark := w.reset()
+		w.reconnect(sv, "other")
+		w.eventuallySynced(sv)
+		w.settled()
+		Expect(w.calls()).To(Equal([]string{"create api-key", "get api-key", "update api-key", "get api-key"}))
+		Expect(w.requests(mark)).To(Equal([]string{getSource, patchObject, patchStatus}))
+	})
+
+	It("of sync-now is 1 GET, 1 PUT, 1 GET of the Secret, and 1 write", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		mark := w.reset()
+		w.syncNow(sv, "token")
+		w.eventuallyAnswered(sv, "token")
+		w.settled()
+		Expect(w.calls()).To(Equal([]string{"get api-key", "update api-key"}))
+		Expect(w.requests(mark)).To(Equal([]string{getSource, patchStatus}))
+	})
+
+	It("of suspend, and of resume where nothing changed, is 1 write each, and no version", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		mark := w.reset()
+		suspend(w, sv)
+		w.eventuallySuspended(sv, metav1.ConditionTrue)
+		w.settled()
+		Expect(w.calls()).To(BeEmpty())
+		Expect(w.requests(mark)).To(Equal([]string{patchStatus}))
+
+		mark = w.reset()
+		resume(w, sv)
+		w.eventuallySynced(sv)
+		w.settled()
+		Expect(w.calls()).To(Equal([]string{"get api-key"}))
+		Expect(w.requests(mark)).To(Equal([]string{getSource, patchStatus}))
+	})
+
+	It("of a hand-over is 2 GETs, 1 PUT, and at most 3 writes", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		winner := w.synced("api-key", "canary-1")
+		heir := w.valueFrom("heir", "heir-source", "canary-2")
+		heir.Spec.Name = "api-key"
+		w.create(heir)
+		w.eventually(heir, v1alpha1.ReasonNameConflict)
+		mark := w.reset()
+		w.delete(winner)
+		w.eventuallyGone(winner)
+		w.eventuallySynced(heir)
+		w.settled()
+		// Whichever of the two looks first: the heir may take it over before the winner has let go.
+		Expect(w.calls()).To(ConsistOf("get api-key", "get api-key", "update api-key"))
+		var writes []string
+		for _, request := range w.requests(mark) {
+			if !strings.HasPrefix(request, "get ") {
+				writes = append(writes, request)
+			}
+		}
+		// What is there already when the winner looks need not be left to the heir.
+		Expect(writes).To(Or(
+			ConsistOf(patchObject, "patch grafanasecurevalues/status heir"),
+			ConsistOf(patchObject, "patch grafanasecurevalues/status heir", "patch grafanasecurevalues heir")))
 	})
 
 	It("of an answer without a version is one GET", func(ctx SpecContext) {

@@ -16,35 +16,79 @@ var _ = Describe("A value that is not ours", func() {
 		return grafanatest.Stored{Name: name, Description: "theirs", Value: []byte("their value")}
 	}
 
-	DescribeTable("is neither written nor deleted",
-		func(ctx SpecContext, change func(*grafanatest.Stored), reason string) {
-			w := newConnectedWorld(ctx)
-			theirs := foreign("api-key")
-			change(&theirs)
-			theirs = w.grafana.Put(grafanaNS, theirs)
-			w.secret("source", map[string]string{"key": "canary-1"})
-			sv := w.value("api-key")
-			w.create(sv)
-			w.eventually(sv, reason)
-			w.settled()
-			Expect(w.stored("api-key")).To(Equal(theirs))
-			Expect(w.calls()).To(Equal([]string{"create api-key", "get api-key"}))
+	// leftAlone asserts that the value stays as it is, whatever becomes of an object that names it.
+	leftAlone := func(ctx SpecContext, policy v1alpha1.AdoptionPolicy, change func(*world, *grafanatest.Stored), reason string) {
+		w := newConnectedWorld(ctx)
+		theirs := foreign("api-key")
+		change(w, &theirs)
+		theirs = w.grafana.Put(grafanaNS, theirs)
+		w.secret("source", map[string]string{"key": "canary-1"})
+		sv := w.value("api-key")
+		sv.Spec.AdoptionPolicy = policy
+		w.create(sv)
+		w.eventually(sv, reason)
+		w.settled()
+		Expect(w.stored("api-key")).To(Equal(theirs))
+		Expect(w.calls()).To(Equal([]string{"create api-key", "get api-key"}))
 
-			w.delete(sv)
-			w.eventuallyGone(sv)
-			Expect(w.stored("api-key")).To(Equal(theirs))
-		},
-		Entry("made by somebody", func(*grafanatest.Stored) {}, v1alpha1.ReasonAlreadyExists),
-		Entry("owned by a resource of Grafana", func(s *grafanatest.Stored) {
-			s.OwnerReferences = []grafanatest.OwnerReference{{APIVersion: "x.grafana.app/v1", Kind: "X", Name: "x", UID: "u"}}
-		}, v1alpha1.ReasonAlreadyExists),
-		Entry("managed by another tool", func(s *grafanatest.Stored) {
-			s.Annotations = map[string]string{"grafana.app/managedBy": "terraform"}
-		}, v1alpha1.ReasonAlreadyExists),
-		Entry("marked by another cluster", func(s *grafanatest.Stored) {
-			s.Labels = map[string]string{"grafana.securevalues.io/cluster": "other", "grafana.securevalues.io/owner": "0123456789"}
-		}, v1alpha1.ReasonNameConflict),
-	)
+		w.delete(sv)
+		w.eventuallyGone(sv)
+		Expect(w.stored("api-key")).To(Equal(theirs))
+	}
+
+	It("is neither written nor deleted where nobody marked it", func(ctx SpecContext) {
+		leftAlone(ctx, v1alpha1.AdoptionPolicyRefuse, func(*world, *grafanatest.Stored) {}, v1alpha1.ReasonAlreadyExists)
+	})
+
+	for _, policy := range []v1alpha1.AdoptionPolicy{v1alpha1.AdoptionPolicyRefuse, v1alpha1.AdoptionPolicyAdopt} {
+		DescribeTable("is neither written nor deleted with "+string(policy),
+			func(ctx SpecContext, change func(*world, *grafanatest.Stored), reason string) {
+				leftAlone(ctx, policy, change, reason)
+			},
+			Entry("where a resource of Grafana owns it", func(_ *world, s *grafanatest.Stored) {
+				s.OwnerReferences = []grafanatest.OwnerReference{{APIVersion: "x.grafana.app/v1", Kind: "X", Name: "x", UID: "u"}}
+			}, v1alpha1.ReasonAlreadyExists),
+			Entry("where another tool manages it", func(_ *world, s *grafanatest.Stored) {
+				s.Annotations = map[string]string{"grafana.app/managedBy": "terraform"}
+			}, v1alpha1.ReasonAlreadyExists),
+			Entry("where another tool manages it, and it carries our marks all the same", func(w *world, s *grafanatest.Stored) {
+				*s = marked("api-key", clusterID, w.namespace, "api-key")
+				s.Annotations["grafana.app/managedBy"] = "terraform"
+			}, v1alpha1.ReasonAlreadyExists),
+			Entry("where a resource of Grafana owns it, and a twin marked it", func(w *world, s *grafanatest.Stored) {
+				*s = marked("api-key", "other", w.namespace, "api-key")
+				s.OwnerReferences = []grafanatest.OwnerReference{{APIVersion: "x.grafana.app/v1", Kind: "X", Name: "x", UID: "u"}}
+			}, v1alpha1.ReasonAlreadyExists),
+			Entry("where an unknown object of another cluster marked it", func(_ *world, s *grafanatest.Stored) {
+				s.Labels = map[string]string{labelCluster: "other", labelOwner: "0123456789"}
+			}, v1alpha1.ReasonNameConflict),
+			Entry("where an object of another name marked it in another cluster", func(w *world, s *grafanatest.Stored) {
+				*s = marked("api-key", "other", w.namespace, "another")
+			}, v1alpha1.ReasonNameConflict),
+			Entry("where an object of another namespace marked it in another cluster", func(_ *world, s *grafanatest.Stored) {
+				*s = marked("api-key", "other", "another", "api-key")
+			}, v1alpha1.ReasonNameConflict),
+			// Its annotation names an object that is not there. Believed, it would make the mark vacant.
+			Entry("where the annotation does not belong to the mark", func(w *world, s *grafanatest.Stored) {
+				*s = marked("api-key", clusterID, "another", "api-key")
+				s.Annotations[annotationResource] = w.namespace + "/nobody"
+			}, v1alpha1.ReasonNameConflict),
+			Entry("where the mark comes without an annotation", func(w *world, s *grafanatest.Stored) {
+				*s = marked("api-key", clusterID, w.namespace, "nobody")
+				s.Annotations = nil
+			}, v1alpha1.ReasonNameConflict),
+			Entry("where the annotation is not the name of an object", func(_ *world, s *grafanatest.Stored) {
+				*s = marked("api-key", clusterID, "", "nobody")
+				s.Annotations[annotationResource] = "/nobody"
+			}, v1alpha1.ReasonNameConflict),
+		)
+	}
+
+	It("is left alone with Refuse where its twin in another cluster marked it", func(ctx SpecContext) {
+		leftAlone(ctx, v1alpha1.AdoptionPolicyRefuse, func(w *world, s *grafanatest.Stored) {
+			*s = marked("api-key", "other", w.namespace, "api-key")
+		}, v1alpha1.ReasonNameConflict)
+	})
 
 	It("is named even if Grafana hides it", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)

@@ -169,7 +169,7 @@ var _ = Describe("A connection", func() {
 			g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(conn), conn)).To(Succeed())
 			g.Expect(conn.Status.SecureValues).To(HaveValue(Equal(int32(1))))
 		}).Should(Succeed())
-		Expect(w.lists()).To(BeNumerically(">=", 2))
+		Eventually(w.lists).Should(BeNumerically(">=", 2))
 	})
 
 	It("reports a missing right to write on the object", func(ctx SpecContext) {
