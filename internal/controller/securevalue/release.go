@@ -36,18 +36,18 @@ func (c *Controller) changed(ctx context.Context, before, after *v1alpha1.Grafan
 	if after == nil {
 		self = before
 	}
-	others := func(index, name string) {
-		for _, req := range c.requests(ctx, client.MatchingFields{index: name}) {
+	others := func(opts ...client.ListOption) {
+		for _, req := range c.requests(ctx, opts...) {
 			if req.NamespacedName != keyOf(self) {
 				wake(req)
 			}
 		}
 	}
 	for _, name := range releasedNames(before, after) {
-		others(nameIndex, name)
+		others(client.MatchingFields{nameIndex: name})
 	}
 	if after != nil && (before == nil || wantedBy(before) != wantedBy(after)) {
-		others(heldIndex, after.SecureValueName())
+		others(client.MatchingFields{heldIndex: after.SecureValueName()}, client.InNamespace(after.Namespace))
 	}
 	if before == nil {
 		return
