@@ -21,10 +21,11 @@ var _ = Describe("The life of a connection", func() {
 	It("begins with its finalizer, before the first call", func(ctx SpecContext) {
 		w := newWorld(ctx)
 		conn := w.connection(connectionRef)
+		key := client.ObjectKeyFromObject(conn)
 		var calls, withFinalizer atomic.Int32
 		conn.Spec.URL = w.anotherAddress(func(*http.Request) {
 			seen := &v1alpha1.GrafanaConnection{}
-			if k8s.Get(ctx, client.ObjectKeyFromObject(conn), seen) == nil && len(seen.Finalizers) == 1 {
+			if k8s.Get(ctx, key, seen) == nil && len(seen.Finalizers) == 1 {
 				withFinalizer.Add(1)
 			}
 			calls.Add(1)
