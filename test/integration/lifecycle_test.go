@@ -157,6 +157,25 @@ var _ = Describe("A GrafanaSecureValue", func() {
 		Expect(found).To(BeFalse())
 	})
 
+	It("leaves nothing in Grafana when it vanishes during its first write", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		release := w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbCreate, Hang: true})
+		w.secret("source", map[string]string{"key": "canary-1"})
+		sv := w.value("api-key")
+		w.create(sv)
+		Eventually(func(g Gomega) {
+			g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(sv), sv)).To(Succeed())
+			g.Expect(sv.Finalizers).NotTo(BeEmpty())
+		}).Should(Succeed())
+		// The API server does this by itself where the finalizer comes while it is removing the object.
+		w.delete(sv)
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Finalizers = nil })
+		w.eventuallyGone(sv)
+		release()
+		Eventually(w.calls).Should(Equal([]string{"create api-key", "get api-key", "delete api-key", "get api-key"}))
+		Expect(w.grafana.Values(grafanaNS)).To(BeEmpty())
+	})
+
 	It("follows a Secret that comes late", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		mark := plane.Mark()
