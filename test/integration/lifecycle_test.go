@@ -176,6 +176,19 @@ var _ = Describe("A GrafanaSecureValue", func() {
 		Expect(w.grafana.Values(grafanaNS)).To(BeEmpty())
 	})
 
+	It("deletes nothing for an intent in another namespace of Grafana", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		w.reset()
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) {
+			sv.Annotations[v1alpha1.AnnotationIntent] = "GrafanaConnection/prod/org-77/api-key"
+			sv.Spec.Description = "Another text"
+		})
+		w.eventually(sv, v1alpha1.ReasonDeletionBlocked)
+		Expect(w.stored("api-key").Description).To(Equal("Another text"))
+		Expect(w.calls()).To(Equal([]string{"get api-key", "update api-key"}))
+	})
+
 	It("follows a Secret that comes late", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		mark := plane.Mark()

@@ -60,7 +60,7 @@ type connected struct {
 // content makes of the present spec, for those who give up.
 func (r *Reconciler) ask(ctx context.Context, conn v1alpha1.Connection, e *entry, b basis, cred credentials, credErr error) (connected, error) {
 	if credErr != nil {
-		last, known := e.lastGood()
+		last, known := e.lastGood(b)
 		if !known || !isCredentialsNotFound(credErr) {
 			return connected{}, credErr
 		}
@@ -117,17 +117,19 @@ func verify(conn v1alpha1.Connection, last status.Verdict, survey Survey) error 
 // publish records a check and opens or closes the gate by it.
 func (r *Reconciler) publish(conn v1alpha1.Connection, e *entry, b basis, with connected, err error) finding {
 	verdict := classify(e.id, err)
-	if verdict.Reason == v1alpha1.ReasonUnauthorized {
-		with.cred = credentials{} // no good ones
-	}
-
 	e.mu.Lock()
 	first := !e.checked
 	changed := first || e.verdict.Reason != verdict.Reason
 	if with.client != e.client && e.client != nil {
 		e.client.CloseIdleConnections()
 	}
-	e.client, e.last = with.client, with.cred
+	e.client = with.client
+	switch verdict.Reason {
+	case v1alpha1.ReasonConnected:
+		e.last, e.lastFor = with.cred, b
+	case v1alpha1.ReasonUnauthorized, v1alpha1.ReasonCredentialsInvalid:
+		e.last = credentials{}
+	}
 	e.basis, e.checked, e.verdict, e.lastAt, e.strikes = b, true, verdict, r.now(), 0
 	if verdict.Class == status.Time {
 		e.failures++
@@ -188,11 +190,12 @@ func (e *entry) clientOf(b basis) *grafana.Client {
 	return e.client
 }
 
-// lastGood returns the last good credentials, if any are known.
-func (e *entry) lastGood() (credentials, bool) {
+// lastGood returns the credentials with which the last LIST succeeded, if that was of the same connection at the same address: what
+// is there under another one is not known.
+func (e *entry) lastGood(b basis) (credentials, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.last, !e.last.token.Empty()
+	return e.last, !e.last.token.Empty() && e.lastFor.uid == b.uid && e.lastFor.server == b.server
 }
 
 func (e *entry) lastVerdict() status.Verdict {

@@ -89,7 +89,8 @@ type entry struct {
 
 	mu       sync.Mutex
 	client   *grafana.Client
-	last     credentials    // the last good ones
+	last     credentials    // the last with which a LIST succeeded
+	lastFor  basis          // where that was
 	basis    basis          // what client was made from
 	checked  bool           // by this process
 	verdict  status.Verdict // of the last check

@@ -220,6 +220,9 @@ func (r *Reconciler) leavePlace(
 	if err != nil || !conn.GetDeletionTimestamp().IsZero() && !controllerutil.ContainsFinalizer(conn, v1alpha1.Finalizer) {
 		return waiting(v1alpha1.ReasonConnectionNotFound, "%s does not exist any more.", want.id)
 	}
+	if conn.GetSpec().Namespace != p.namespace { // made anew: a call would meet another value of that name
+		return waiting(v1alpha1.ReasonConnectionNotReady, "%s leads to another namespace of Grafana than the place was in.", want.id)
+	}
 	session, err := r.admit(sv, want, gate.GiveUp)
 	if err != nil {
 		return err
