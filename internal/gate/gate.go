@@ -49,7 +49,7 @@ type Gate struct {
 	mu       sync.Mutex
 	state    state
 	inFlight map[Key]struct{}
-	called   map[Key]struct{} // handed back; their place is kept until they ask again or leave
+	called   map[Key]struct{} // handed back, or done and not left; their place is kept until they ask again or leave
 	parked   queue
 	purposes map[Key]Purpose  // of those who are parked
 	failing  map[Key]*failure // objects whose last call failed
@@ -91,8 +91,8 @@ func (g *Gate) Admit(key Key, purpose Purpose) bool {
 	return true
 }
 
-// Done gives the place of a key back that was admitted for that purpose. With failed set the key's call failed in a way that
-// time may heal: the key is parked, and handed back after a delay.
+// Done ends what a key was admitted for. Its place is kept for it until Leave, so that a look which asks once more is not put behind all
+// who wait. With failed set the key's call failed in a way that time may heal: the key is parked, and handed back after a delay.
 func (g *Gate) Done(key Key, purpose Purpose, failed bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -102,6 +102,7 @@ func (g *Gate) Done(key Key, purpose Purpose, failed bool) {
 		g.delay(key, purpose)
 	} else {
 		g.forget(key)
+		g.called[key] = struct{}{}
 	}
 	g.handBack()
 }

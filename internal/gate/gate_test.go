@@ -55,11 +55,14 @@ func TestGateBoundsWhatIsInFlight(t *testing.T) {
 	d.expect(t)
 
 	g.Done(key("a"), Hold, false)
+	g.Leave(key("a"))
 	d.expect(t, "c")
 	expectAdmit(t, g, "e", false) // the free place is kept for c
 	expectAdmit(t, g, "c", true)
 	g.Done(key("b"), Hold, false)
+	g.Leave(key("b"))
 	g.Done(key("c"), Hold, false)
+	g.Leave(key("c"))
 	d.expect(t, "d", "e")
 }
 
@@ -71,6 +74,7 @@ func TestGateGivesOnThePlaceOfOneThatNeedsItNoMore(t *testing.T) {
 	expectAdmit(t, g, "b", false)
 	expectAdmit(t, g, "c", false)
 	g.Done(key("a"), Hold, false)
+	g.Leave(key("a"))
 	d.expect(t, "b")
 	g.Leave(key("b")) // b looked, and had nothing to do
 	d.expect(t, "c")
@@ -102,6 +106,7 @@ func TestGateClosingHandsEverybodyBackOnce(t *testing.T) {
 	d.expect(t, "b")
 	expectAdmit(t, g, "b", true)
 	g.Done(key("b"), Hold, false)
+	g.Leave(key("b"))
 	d.expect(t, "a") // its delay ended with the trouble
 }
 
@@ -117,6 +122,7 @@ func TestGateDelaysWhatFailedAndLetsOthersPass(t *testing.T) {
 			expectAdmit(t, g, "a", false)
 			expectAdmit(t, g, "b", true)
 			g.Done(key("b"), Hold, false)
+			g.Leave(key("b"))
 			if got := <-woken; got != key("a") {
 				t.Fatalf("handed back %s", got)
 			}
@@ -129,10 +135,27 @@ func TestGateDelaysWhatFailedAndLetsOthersPass(t *testing.T) {
 		// A success ends the row.
 		expectAdmit(t, g, "a", true)
 		g.Done(key("a"), Hold, false)
+		g.Leave(key("a"))
 		if len(g.failing) != 0 {
 			t.Errorf("still remembers %d failures", len(g.failing))
 		}
 	})
+}
+
+func TestGateKeepsThePlaceOfALookThatAsksTwice(t *testing.T) {
+	d := &desk{}
+	g := New(1, d.wake)
+	g.Open()
+	expectAdmit(t, g, "a", true)
+	expectAdmit(t, g, "b", false)
+	g.Done(key("a"), Hold, false)
+	d.expect(t)
+	if !g.Admit(key("a"), GiveUp) {
+		t.Error("the second half of a look was put behind one who waits")
+	}
+	g.Done(key("a"), GiveUp, false)
+	g.Leave(key("a"))
+	d.expect(t, "b")
 }
 
 func TestGateRestrictedServesThoseWhoGiveUp(t *testing.T) {
@@ -149,6 +172,7 @@ func TestGateRestrictedServesThoseWhoGiveUp(t *testing.T) {
 		t.Error("one who gives up was refused")
 	}
 	g.Done(key("gives-up"), GiveUp, false)
+	g.Leave(key("gives-up"))
 	d.expect(t)
 	g.Open()
 	d.expect(t, "holds")

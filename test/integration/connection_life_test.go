@@ -329,6 +329,22 @@ var _ = Describe("A change of url", func() {
 		Expect(other.Values(grafanaNS)).To(Equal(map[string]grafanatest.Stored{"kept": foreign}))
 	})
 
+	It("to another Grafana stays without effect when the credentials go too", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		other, url := anotherGrafana()
+		edit(w, w.connection(connectionRef), func(c *v1alpha1.GrafanaConnection) { c.Spec.URL = url })
+		w.eventuallyConnection(connectionRef, v1alpha1.ReasonValuesMissing)
+		w.deleteSecret("grafana")
+		w.eventuallyConnection(connectionRef, v1alpha1.ReasonCredentialsNotFound)
+		w.delete(sv)
+		w.eventually(sv, v1alpha1.ReasonDeletionBlocked)
+		Expect(string(w.stored("api-key").Value)).To(Equal("canary-1"))
+		for _, c := range other.Calls() {
+			Expect(c.Verb).To(Equal(grafanatest.VerbList))
+		}
+	})
+
 	It("to another Grafana is noticed even if nobody looked when it was made, and after each restart", Serial, func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")

@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"net/http"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -24,6 +25,36 @@ var _ = Describe("A move", func() {
 		Expect(sv.Status.Targets[0].Connection.Name).To(Equal(connection))
 		Expect(sv.Status.Targets[0].Name).To(Equal(name))
 	}
+
+	It("of many objects at once costs what each alone does", Serial, func(ctx SpecContext) {
+		const objects = 40 // more than one connection serves at a time
+		w := newConnectedWorld(ctx)
+		w.secret("source", map[string]string{"key": "canary-1"})
+		for i := range objects {
+			w.create(w.value(fmt.Sprintf("value-%d", i)))
+		}
+		for i := range objects {
+			w.eventuallySynced(w.value(fmt.Sprintf("value-%d", i)))
+		}
+		stopManager()
+		for i := range objects {
+			edit(w, w.value(fmt.Sprintf("value-%d", i)), func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "moved-" + sv.Name })
+		}
+		w.grafana.ResetCalls()
+		w.grafana.SetLatency(5 * time.Millisecond)
+		startManager()
+		for i := range objects {
+			moved(w, w.value(fmt.Sprintf("value-%d", i)), connectionRef, fmt.Sprintf("moved-value-%d", i))
+		}
+		verbs := map[grafanatest.Verb]int{}
+		for _, c := range w.grafana.Calls() {
+			verbs[c.Verb]++
+		}
+		delete(verbs, grafanatest.VerbList)
+		Expect(verbs).To(Equal(map[grafanatest.Verb]int{
+			grafanatest.VerbCreate: objects, grafanatest.VerbGet: 2 * objects, grafanatest.VerbDelete: objects,
+		}))
+	})
 
 	DescribeTable("leaves nothing behind, and no moment without a value",
 		func(ctx SpecContext, connection, name string) {
