@@ -24,9 +24,23 @@ var _ = Describe("The cost", func() {
 		patchStatus = "patch grafanasecurevalues/status api-key"
 	)
 
+	It("of a new connection is 2 writes and 1 LIST", func(ctx SpecContext) {
+		for range 20 { // each in its own namespace: whether a look comes before the cache shows the last write is chance
+			w := newWorld(ctx)
+			mark := plane.Mark()
+			w.create(w.connection(connectionRef))
+			w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)
+			w.settled()
+			Expect(w.requests(mark)).To(Equal([]string{
+				"patch grafanaconnections prod", "get secrets grafana", "patch grafanaconnections/status prod",
+			}))
+			Expect(w.lists()).To(Equal(1))
+		}
+	})
+
 	It("of a first sync is 1 POST, 1 GET of the Secret, and 2 writes", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
-		mark := plane.Mark()
+		mark := w.reset()
 		w.synced("api-key", "canary-1")
 		w.settled()
 		Expect(w.calls()).To(Equal([]string{"create api-key"}))

@@ -191,7 +191,7 @@ var _ = Describe("A GrafanaSecureValue", func() {
 
 	It("follows a Secret that comes late", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
-		mark := plane.Mark()
+		mark := w.reset()
 		sv := w.value("api-key")
 		w.create(sv)
 		w.eventually(sv, v1alpha1.ReasonSecretNotFound)

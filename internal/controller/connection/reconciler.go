@@ -48,6 +48,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
+	if r.registry.entry(idOf(conn)).isBehind(conn) {
+		return ctrl.Result{}, nil // or what was written would be written again
+	}
 	if gone, err := r.letGo(ctx, conn); gone || err != nil {
 		return ctrl.Result{}, err
 	}
@@ -76,7 +79,11 @@ func (r *Reconciler) keep(ctx context.Context, conn v1alpha1.Connection) error {
 	}
 	old, _ := conn.DeepCopyObject().(v1alpha1.Connection) // a copy has the type of its original
 	controllerutil.AddFinalizer(conn, v1alpha1.Finalizer)
-	return r.client.Patch(ctx, conn, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}))
+	err := r.client.Patch(ctx, conn, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}))
+	if err == nil {
+		r.registry.entry(idOf(conn)).wrote(conn)
+	}
+	return err
 }
 
 // letGo takes our finalizer off a connection that is being deleted and that no object needs any more, which the API server
@@ -133,6 +140,7 @@ func (r *Reconciler) report(ctx context.Context, conn v1alpha1.Connection, found
 		if err := r.client.Status().Patch(ctx, conn, client.MergeFrom(old)); err != nil {
 			return ctrl.Result{}, client.IgnoreNotFound(err)
 		}
+		r.registry.entry(idOf(conn)).wrote(conn)
 		r.announce(old, conn, found.Verdict)
 	}
 	return ctrl.Result{RequeueAfter: r.registry.entry(idOf(conn)).untilNext(r.now())}, nil

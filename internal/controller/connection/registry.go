@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
@@ -98,6 +99,7 @@ type entry struct {
 	nextAt   time.Time      // of the next check; zero is never
 	failures int            // checks in a row that failed in a way that time may heal
 	strikes  int            // calls of objects in a row that failed likewise
+	written  string         // resourceVersion that the API server answered to our own last write
 }
 
 // basis is what a client is made from. A check of another basis proves nothing.
@@ -133,6 +135,21 @@ func (r *Registry) entry(id ID) *entry {
 		r.entries[id] = e
 	}
 	return e
+}
+
+// wrote remembers the answer to a write of our own.
+func (e *entry) wrote(conn v1alpha1.Connection) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.written = conn.GetResourceVersion()
+}
+
+// isBehind reports whether the cache does not show our own last write yet. Its event comes, and brings the connection back.
+func (e *entry) isBehind(cached v1alpha1.Connection) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	order, err := resourceversion.CompareResourceVersion(cached.GetResourceVersion(), e.written)
+	return err == nil && order < 0
 }
 
 // Remove forgets a connection that is gone, and hands back whoever waits for it.
