@@ -3,7 +3,6 @@ package integration
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -29,17 +28,12 @@ type cluster struct {
 // newCluster starts a control plane, and a manager there that is given the id.
 func newCluster(ctx context.Context, id string) *cluster {
 	GinkgoHelper()
-	started, err := controlplane.Start(controlplane.Options{
-		CRDDirectories: []string{filepath.Join("..", "..", "config", "crd", "bases")},
-	})
+	c := &cluster{stop: func() {}}
+	c.plane, c.client = startPlane(ctx)
+	DeferCleanup(func() { Expect(c.plane.Stop()).To(Succeed()) })
+	var err error
+	c.config, err = c.plane.AddUser(managerUser, "system:masters")
 	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func() { Expect(started.Stop()).To(Succeed()) })
-	c := &cluster{plane: started, stop: func() {}}
-	c.client, err = client.New(started.Config(), client.Options{Scheme: operator.Scheme()})
-	Expect(err).NotTo(HaveOccurred())
-	c.config, err = started.AddUser(managerUser, "system:masters")
-	Expect(err).NotTo(HaveOccurred())
-	Expect(c.client.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: operatorNamespace}})).To(Succeed())
 	c.startManager(id)
 	DeferCleanup(func() { c.stop() })
 	return c
@@ -47,28 +41,7 @@ func newCluster(ctx context.Context, id string) *cluster {
 
 func (c *cluster) startManager(id string) {
 	GinkgoHelper()
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // it outlives the spec that starts it
-	mgr, err := operator.New(ctx, c.config, operator.Options{
-		MetricsBindAddress:      "0",
-		HealthProbeBindAddress:  "0",
-		MaxConcurrentReconciles: 16,
-		OperatorNamespace:       operatorNamespace,
-		ClusterID:               id,
-		NamespacedConnections:   true,
-		Version:                 "test",
-		SkipNameValidation:      true,
-	})
-	if err != nil {
-		cancel()
-	}
-	Expect(err).NotTo(HaveOccurred())
-	ended := make(chan error, 1)
-	go func() { ended <- mgr.Start(ctx) }()
-	c.stop = func() {
-		cancel()
-		Expect(<-ended).To(Succeed())
-		c.stop = func() {}
-	}
+	c.stop = runManager(c.config, func(o *operator.Options) { o.ClusterID = id })
 }
 
 // do has the verbs in f speak of this cluster.

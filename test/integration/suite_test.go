@@ -5,6 +5,7 @@ package integration
 import (
 	"context"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,16 +43,9 @@ func TestIntegration(t *testing.T) {
 
 var _ = BeforeSuite(func(ctx SpecContext) {
 	ctrl.SetLogger(GinkgoLogr)
-	var err error
-	plane, err = controlplane.Start(controlplane.Options{
-		CRDDirectories: []string{filepath.Join("..", "..", "config", "crd", "bases")},
-	})
-	Expect(err).NotTo(HaveOccurred())
+	plane, k8s = startPlane(ctx)
 	DeferCleanup(func() { Expect(plane.Stop()).To(Succeed()) })
-
-	k8s, err = client.New(plane.Config(), client.Options{Scheme: operator.Scheme()})
-	Expect(err).NotTo(HaveOccurred())
-	Expect(k8s.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: operatorNamespace}})).To(Succeed())
+	var err error
 	managerConfig, err = plane.AddUser(managerUser, "system:masters")
 	Expect(err).NotTo(HaveOccurred())
 
@@ -59,13 +53,30 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	DeferCleanup(func() { stopManager() })
 })
 
+// startPlane starts a control plane with our kinds and the operator's namespace, and returns a client of its administrator, which
+// reads live. The caller must stop it.
+func startPlane(ctx context.Context) (*controlplane.ControlPlane, client.Client) {
+	GinkgoHelper()
+	started, err := controlplane.Start(controlplane.Options{
+		CRDDirectories: []string{filepath.Join("..", "..", "config", "crd", "bases")},
+	})
+	Expect(err).NotTo(HaveOccurred())
+	c, err := client.New(started.Config(), client.Options{Scheme: operator.Scheme()})
+	Expect(err).NotTo(HaveOccurred())
+	Expect(c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: operatorNamespace}})).To(Succeed())
+	return started, c
+}
+
 // startManager starts the manager as the suite's user. stopManager ends it.
 func startManager() {
 	GinkgoHelper()
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // it outlives the spec that starts it
-	config := rest.CopyConfig(managerConfig)
-	config.QPS = -1
-	mgr, err := operator.New(ctx, config, operator.Options{
+	stopManager = runManager(managerConfig, func(*operator.Options) {})
+}
+
+// runManager starts a manager, with the suite's options as change leaves them. It returns what ends it, which may be called again.
+func runManager(config *rest.Config, change func(*operator.Options)) (stop func()) {
+	GinkgoHelper()
+	options := operator.Options{
 		MetricsBindAddress:      "0",
 		HealthProbeBindAddress:  "0",
 		MaxConcurrentReconciles: 16,
@@ -74,13 +85,18 @@ func startManager() {
 		NamespacedConnections:   true,
 		Version:                 "test",
 		SkipNameValidation:      true,
-	})
+	}
+	change(&options)
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // it outlives the spec that starts it
+	mgr, err := operator.New(ctx, config, options)
+	if err != nil {
+		cancel()
+	}
 	Expect(err).NotTo(HaveOccurred())
 	ended := make(chan error, 1)
 	go func() { ended <- mgr.Start(ctx) }()
-	stopManager = func() {
+	return sync.OnceFunc(func() {
 		cancel()
 		Expect(<-ended).To(Succeed())
-		stopManager = func() {}
-	}
+	})
 }

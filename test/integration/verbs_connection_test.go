@@ -13,13 +13,9 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/operator"
-	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
 )
 
 // valueWithSecret returns an object of the given name, and makes a Secret of that name with its value.
@@ -116,17 +112,6 @@ func (w *world) anotherAddress(look func(*http.Request)) string {
 	return server.URL
 }
 
-// anotherGrafana starts one that takes the same token, and returns its address.
-func anotherGrafana(options ...grafanatest.Option) (*grafanatest.Server, string) {
-	GinkgoHelper()
-	server := grafanatest.New(options...)
-	server.AddToken(goodToken)
-	running, err := server.Start()
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(running.Close)
-	return server, running.URL
-}
-
 // runPrinted runs the command that the object's message prints, as a person would who copies it.
 func (w *world) runPrinted(sv *v1alpha1.GrafanaSecureValue) {
 	GinkgoHelper()
@@ -146,47 +131,12 @@ func (w *world) runPrinted(sv *v1alpha1.GrafanaSecureValue) {
 // newPlane starts a control plane without a manager. All verbs speak of it, instead of the suite's, until the spec ends.
 func newPlane(ctx context.Context) {
 	GinkgoHelper()
-	started, err := controlplane.Start(controlplane.Options{
-		CRDDirectories: []string{filepath.Join("..", "..", "config", "crd", "bases")},
-	})
-	Expect(err).NotTo(HaveOccurred())
+	started, c := startPlane(ctx)
 	suitePlane, suiteClient, suiteStop := plane, k8s, stopManager
 	DeferCleanup(func() {
 		stopManager()
 		plane, k8s, stopManager = suitePlane, suiteClient, suiteStop
 		Expect(started.Stop()).To(Succeed())
 	})
-	plane, stopManager = started, func() {}
-	k8s, err = client.New(plane.Config(), client.Options{Scheme: operator.Scheme()})
-	Expect(err).NotTo(HaveOccurred())
-	Expect(k8s.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: operatorNamespace}})).To(Succeed())
-}
-
-// startManagerAs starts a manager with options of its own on the control plane of newPlane. stopManager ends it.
-func startManagerAs(config *rest.Config, change func(*operator.Options)) {
-	GinkgoHelper()
-	options := operator.Options{
-		MetricsBindAddress:      "0",
-		HealthProbeBindAddress:  "0",
-		MaxConcurrentReconciles: 4,
-		OperatorNamespace:       operatorNamespace,
-		ClusterID:               clusterID,
-		NamespacedConnections:   true,
-		Version:                 "test",
-		SkipNameValidation:      true,
-	}
-	change(&options)
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // newPlane ends it, after the objects are gone
-	mgr, err := operator.New(ctx, config, options)
-	if err != nil {
-		cancel()
-	}
-	Expect(err).NotTo(HaveOccurred())
-	ended := make(chan error, 1)
-	go func() { ended <- mgr.Start(ctx) }()
-	stopManager = func() {
-		cancel()
-		Expect(<-ended).To(Succeed())
-		stopManager = func() {}
-	}
+	plane, k8s, stopManager = started, c, func() {}
 }

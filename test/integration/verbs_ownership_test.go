@@ -69,12 +69,8 @@ func (w *world) neighbour() *world {
 // anotherGrafana starts one more Grafana, without a connection to it.
 func (w *world) anotherGrafana() *world {
 	GinkgoHelper()
-	server := grafanatest.New()
-	server.AddToken(goodToken)
-	running, err := server.Start()
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(running.Close)
-	return &world{ctx: w.ctx, namespace: w.namespace, grafana: server, url: running.URL}
+	server, url := anotherGrafana()
+	return &world{ctx: w.ctx, namespace: w.namespace, grafana: server, url: url}
 }
 
 // connected makes a connection of that name to the world's Grafana, and waits until it is Ready.

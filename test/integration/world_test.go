@@ -38,18 +38,25 @@ func newWorld(ctx context.Context, options ...grafanatest.Option) *world {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "spec-"}}
 	Expect(k8s.Create(ctx, ns)).To(Succeed())
 
+	server, url := anotherGrafana(options...) // closed after the cleanup below
+	w := &world{ctx: ctx, namespace: ns.Name, grafana: server, url: url}
+	DeferCleanup(func(ctx context.Context) {
+		w.checkInvariants(ctx)
+		w.cleanUp(ctx)
+	})
+	w.secret("grafana", map[string]string{"token": goodToken + "\n"})
+	return w
+}
+
+// anotherGrafana starts one that takes the specs' token, and returns its address.
+func anotherGrafana(options ...grafanatest.Option) (*grafanatest.Server, string) {
+	GinkgoHelper()
 	server := grafanatest.New(options...)
 	server.AddToken(goodToken)
 	running, err := server.Start()
 	Expect(err).NotTo(HaveOccurred())
-	w := &world{ctx: ctx, namespace: ns.Name, grafana: server, url: running.URL}
-	DeferCleanup(func(ctx context.Context) {
-		w.checkInvariants(ctx)
-		w.cleanUp(ctx)
-		running.Close()
-	})
-	w.secret("grafana", map[string]string{"token": goodToken + "\n"})
-	return w
+	DeferCleanup(running.Close)
+	return server, running.URL
 }
 
 // newConnectedWorld is newWorld with a connection that is Ready, and no call on record.
