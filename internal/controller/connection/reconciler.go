@@ -34,10 +34,6 @@ type Reconciler struct {
 	served  Served
 }
 
-// staleDelay is how long to wait for the cache after the API server refused a patch of an older version. The cache's event
-// usually comes first.
-const staleDelay = time.Second
-
 // Reconcile lets the connection go if it is being deleted and nobody needs it; else it makes sure that it stays while somebody
 // does, checks it if that is due, and reports how that went.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
@@ -58,7 +54,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return r.report(ctx, conn, finding{Verdict: notServed(r.served, r.kind)})
 	}
 	if err := r.keep(ctx, conn); apierrors.IsConflict(err) {
-		return ctrl.Result{RequeueAfter: staleDelay}, nil
+		return ctrl.Result{RequeueAfter: status.StaleDelay}, nil
 	} else if err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}

@@ -83,7 +83,8 @@ func NewRegistry(wakeObject func(gate.Key), wakeConnection func(ID)) *Registry {
 	}
 }
 
-// entry is one connection. Its gate is open exactly while the last check found nothing wrong.
+// entry is one connection. Its gate is open while the last check found nothing wrong, and restricted while only the credentials are
+// gone and their last good content is known.
 type entry struct {
 	id   ID
 	gate *gate.Gate

@@ -75,7 +75,9 @@ func (r *Reconciler) look(
 	if found == nil {
 		return seen, err
 	}
-	if seen.owner, _ = want.marks.ownerOf(found); !want.absent || seen.from != "" {
+	if want.absent && seen.from == "" { // whether a resident has left matters only to one who follows or inherits
+		seen.owner, _ = want.marks.ownerOf(found)
+	} else {
 		seen.owner = r.ownerOf(ctx, session.Place(), want.marks, found)
 	}
 	if want.absent && mayRemove(want, seen) {

@@ -75,19 +75,14 @@ func (r *Reconciler) reach(ctx context.Context, ref v1alpha1.ConnectionReference
 // heirOf returns another object of the namespace that names the place p, which sv leaves, and stays there: the oldest one, as the
 // API server shows it; nil if there is none.
 func (r *Reconciler) heirOf(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, p place) (*v1alpha1.GrafanaSecureValue, error) {
-	list := &v1alpha1.GrafanaSecureValueList{}
-	err := r.client.List(ctx, list, client.InNamespace(sv.Namespace), client.MatchingFields{nameIndex: p.name}, client.UnsafeDisableDeepCopy)
+	candidates, err := r.followers(ctx, sv, p)
 	if err != nil {
 		return nil, err
 	}
-	candidates := slices.Clone(list.Items)
 	slices.SortFunc(candidates, func(a, b v1alpha1.GrafanaSecureValue) int {
 		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 	})
 	for i := range candidates {
-		if !r.follows(ctx, sv, &candidates[i], p) {
-			continue
-		}
 		heir := &v1alpha1.GrafanaSecureValue{}
 		err := r.live.Get(ctx, keyOf(&candidates[i]), heir)
 		if client.IgnoreNotFound(err) != nil {
@@ -98,6 +93,19 @@ func (r *Reconciler) heirOf(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 		}
 	}
 	return nil, nil
+}
+
+// followers returns the objects that the cache shows to follow sv at the place p. They are the cache's own and must not be changed.
+func (r *Reconciler) followers(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, p place) ([]v1alpha1.GrafanaSecureValue, error) {
+	list := &v1alpha1.GrafanaSecureValueList{}
+	err := r.client.List(ctx, list, client.InNamespace(sv.Namespace), client.MatchingFields{nameIndex: p.name}, client.UnsafeDisableDeepCopy)
+	var found []v1alpha1.GrafanaSecureValue
+	for i := range list.Items {
+		if r.follows(ctx, sv, &list.Items[i], p) {
+			found = append(found, list.Items[i])
+		}
+	}
+	return found, err
 }
 
 // follows reports whether another object than sv names the place p in its spec and is not being deleted.

@@ -202,7 +202,7 @@ func (r *Reconciler) leavePlace(
 ) (err error) {
 	want := r.leave(sv, p)
 	if want.heirsOnly = heirsOnly; heirsOnly {
-		if heir, err := r.heirOf(ctx, sv, p); heir == nil || err != nil {
+		if heirs, err := r.followers(ctx, sv, p); len(heirs) == 0 || err != nil {
 			return err
 		}
 	}

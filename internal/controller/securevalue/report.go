@@ -22,10 +22,6 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 )
 
-// staleDelay is how long to wait for the cache after the API server refused a patch of an older version. The cache's event
-// usually comes first.
-const staleDelay = time.Second
-
 // report writes what a look came to into the status, if that changes it, and only then tells of it in events and the log.
 // It is the only writer of status.
 func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, done *progress, err error) (ctrl.Result, error) {
@@ -100,7 +96,7 @@ func resultOf(err error, known bool) (ctrl.Result, error) {
 	case errors.Is(err, errNoted):
 		return ctrl.Result{RequeueAfter: time.Nanosecond}, nil
 	case apierrors.IsConflict(err), errors.Is(err, errLeaving):
-		return ctrl.Result{RequeueAfter: staleDelay}, nil
+		return ctrl.Result{RequeueAfter: status.StaleDelay}, nil
 	default:
 		return ctrl.Result{}, err
 	}

@@ -3,12 +3,17 @@ package status
 
 import (
 	"fmt"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 )
+
+// StaleDelay is how long to wait for the cache after the API server refused a patch of an older version. The cache's event usually
+// comes first.
+const StaleDelay = time.Second
 
 // Class says who heals what keeps an object from being Ready, and with that when it is looked at again.
 type Class int
