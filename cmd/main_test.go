@@ -22,6 +22,8 @@ func TestParseRefusesBadFlags(t *testing.T) {
 		{"argument"},
 		{"--zap-log-level=bogus"},
 		{"--watch-namespaces=,"},
+		{"--allowed-hosts=,"},
+		{"--allow-insecure-tls=perhaps"},
 	} {
 		if _, _, err := parse(args); err == nil {
 			t.Errorf("%q was taken", args)
@@ -36,6 +38,13 @@ func TestParseReadsLists(t *testing.T) {
 	opts, _, err := parse([]string{"--watch-namespaces=team-a, team-b,"})
 	if err != nil || !slices.Equal(opts.WatchNamespaces, []string{"team-a", "team-b"}) {
 		t.Errorf("namespaces = %q, %v", opts.WatchNamespaces, err)
+	}
+	opts, _, err = parse([]string{"--allowed-hosts=*.grafana.net, grafana.internal:3000"})
+	if err != nil || !slices.Equal(opts.AllowedHosts, []string{"*.grafana.net", "grafana.internal:3000"}) {
+		t.Errorf("hosts = %q, %v", opts.AllowedHosts, err)
+	}
+	if opts, _, err := parse(nil); err != nil || opts.AllowedHosts != nil || opts.AllowInsecureTLS {
+		t.Errorf("by default: hosts = %q, insecure TLS %t, %v", opts.AllowedHosts, opts.AllowInsecureTLS, err)
 	}
 	if opts, _, err := parse(nil); err != nil || opts.WatchNamespaces != nil || !opts.NamespacedConnections {
 		t.Errorf("by default: namespaces = %q, namespaced connections %t, %v", opts.WatchNamespaces, opts.NamespacedConnections, err)
@@ -87,6 +96,7 @@ func TestManagerThatCannotStart(t *testing.T) {
 		"no operator namespace": {[]string{"--kubeconfig", kubeconfig}, "set --operator-namespace or $POD_NAMESPACE"},
 		"bad cluster id":        {[]string{"--kubeconfig", kubeconfig, "--operator-namespace=default", "--cluster-id=a/b"}, "--cluster-id"},
 		"bad namespace":         {[]string{"--kubeconfig", kubeconfig, "--operator-namespace=default", "--watch-namespaces=a/b"}, "--watch-namespaces"},
+		"bad host":              {[]string{"--kubeconfig", kubeconfig, "--operator-namespace=default", "--allowed-hosts=https://a/b"}, "--allowed-hosts: "},
 		"no id with namespaces": {[]string{"--kubeconfig", kubeconfig, "--operator-namespace=default", "--watch-namespaces=a"}, "needs --cluster-id"},
 		"no connections at all": {
 			[]string{

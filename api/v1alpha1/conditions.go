@@ -59,6 +59,16 @@ const (
 	// an encoding of text, such as base64. Nothing was sent, and Grafana keeps the last good value.
 	ReasonValueNotUTF8 = "ValueNotUTF8"
 
+	// ReasonNameNotAllowed: the ClusterGrafanaConnection requires that the name in Grafana begins with the object's namespace and
+	// a dot (requireNamePrefix). A person here heals it: set spec.name so, or use another connection. Nothing was written; what
+	// the object holds in Grafana stays, and may still be deleted.
+	ReasonNameNotAllowed = "NameNotAllowed"
+
+	// ReasonDecrypterNotAllowed: the ClusterGrafanaConnection does not allow a decrypter that the object names
+	// (allowedDecrypters). A person here heals it: remove the decrypter that the message names, or use another connection.
+	// Nothing was written; what the object holds in Grafana stays, and may still be deleted.
+	ReasonDecrypterNotAllowed = "DecrypterNotAllowed"
+
 	// ReasonInvalidSpec, on a connection too: the spec cannot be used although the schema let it pass, as when the object is
 	// older than the schema. A person here heals it: correct the field that the message names.
 	ReasonInvalidSpec = "InvalidSpec"
@@ -83,9 +93,16 @@ const (
 
 	// ReasonConnectionNotAllowed: the ClusterGrafanaConnection does not allow the object's namespace. A person elsewhere heals
 	// it: whoever owns the connection extends allowedNamespaces, or the namespace gets a label that it selects. What the
-	// namespace holds there already may still be deleted. On a GrafanaConnection: this installation serves
-	// ClusterGrafanaConnections alone (--namespaced-connections=false), and no call is made.
+	// namespace holds there already may still be deleted. On a connection: this installation does not call what it names, and
+	// nothing was sent. Either it serves ClusterGrafanaConnections alone (--namespaced-connections=false); or the host of url is
+	// not in --allowed-hosts; or url leads to an address where no Grafana can be, as one of link-local or of a metadata service;
+	// or url is one of plain http, and the proxy of the operator's environment would see the token.
 	ReasonConnectionNotAllowed = "ConnectionNotAllowed"
+
+	// ReasonDrifted: somebody else has changed, overwritten or deleted the secure value in Grafana, and driftPolicy, or that it
+	// happens again and again, keeps the operator from writing it. A person ends it: put the value back in Grafana, edit the
+	// object or its Secret, or give the annotation grafana.securevalues.io/sync-now a new token.
+	ReasonDrifted = "Drifted"
 
 	// ReasonDeletionBlocked: the object is being deleted, and its secure value could not be deleted from Grafana yet; the
 	// message says since when and why. It heals with that cause; deletionPolicy: Retain lets the object go and leaves the secure
@@ -105,8 +122,9 @@ const (
 	ReasonCredentialsNotFound = "CredentialsNotFound"
 
 	// ReasonCredentialsInvalid: what the Secrets hold cannot be used: the token is empty, cannot be sent, or is a Cloud access
-	// policy token (glc_...), or the certificate of the authority is not PEM. A person here heals it: store a service account
-	// token of the stack, or the right certificate. Nothing was sent.
+	// policy token (glc_...); or, in the operator's namespace, the Secret is one that holds no credentials of Grafana's: the
+	// operator's own, the token of a ServiceAccount, or a release of Helm. A person here heals it: store a service account
+	// token of the stack, or name the right Secret. Nothing was sent.
 	ReasonCredentialsInvalid = "CredentialsInvalid"
 
 	// ReasonUnauthorized: Grafana refuses the token (401): it is wrong, expired, revoked or of another Grafana. A person
@@ -131,8 +149,10 @@ const (
 	// another Grafana make another connection, and move the secure values there by their connectionRef.
 	ReasonValuesMissing = "ValuesMissing"
 
-	// ReasonTLSError: Grafana's certificate is not trusted, has expired or is for another host. A person elsewhere heals
-	// it: set tls.caSecretRef or tls.serverName, or repair the certificate.
+	// ReasonTLSError: Grafana's certificate is not trusted, has expired or is for another host, or Grafana does not take ours. A
+	// person elsewhere heals it: set tls.caSecretRef, tls.serverName or tls.clientCertSecretRef, or repair the certificate. Or
+	// nothing was sent, because what a Secret of tls holds is no certificate, or because tls.insecureSkipVerify is true and the
+	// operator runs without --allow-insecure-tls.
 	ReasonTLSError = "TLSError"
 
 	// ReasonRedirectRefused: Grafana answered with a redirect, which is not followed so that the token goes nowhere else. A

@@ -52,6 +52,15 @@ type TLSConfig struct {
 	// +optional
 	CASecretRef *SecretKeyReference `json:"caSecretRef,omitempty"`
 
+	// clientCertSecretRef names the Secret with the certificate that the operator
+	// shows to Grafana, or to a proxy before it, and its key: tls.crt and tls.key,
+	// as in a Secret of type kubernetes.io/tls. The Secret is in the namespace of
+	// the connection; for a ClusterGrafanaConnection it is in the namespace of the
+	// operator. A changed Secret is used at once.
+	//
+	// +optional
+	ClientCertSecretRef *SecretReference `json:"clientCertSecretRef,omitempty"`
+
 	// serverName is the host name that Grafana's certificate must be for, where it
 	// is not the host of url: at most 253 letters, digits, '-' and '.', for
 	// example grafana.example.com. Defaults to the host of url.
@@ -60,6 +69,14 @@ type TLSConfig struct {
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?([.][A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*$')",message="must be a host name: at most 253 letters, digits, '-' and '.', without scheme and port, for example grafana.example.com"
 	ServerName string `json:"serverName,omitempty"`
+
+	// insecureSkipVerify takes any certificate of Grafana's: whoever is between
+	// can then read the token and all values. It is refused with TLSError unless
+	// the operator runs with --allow-insecure-tls; where it is in use, Ready says
+	// so. Prefer caSecretRef. Defaults to false.
+	//
+	// +optional
+	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
 }
 
 // ConnectionSpec is what the two kinds of connection share.
@@ -74,7 +91,10 @@ type ConnectionSpec struct {
 	// url is the address of Grafana: http or https, a host, optionally a port from
 	// 1 to 65535 and a path, at most 2048 characters in all, for example
 	// https://acme.grafana.net or http://[::1]:3000/grafana. It has no user, query
-	// or fragment. It may change and then means the same Grafana at another
+	// or fragment. An IPv4 address is four decimal numbers. Link-local addresses,
+	// those of the metadata services of clouds, and others where no Grafana can be
+	// are never called, whatever name leads to them; an installation may limit the
+	// hosts further. It may change and then means the same Grafana at another
 	// address.
 	//
 	// +required
@@ -84,6 +104,9 @@ type ConnectionSpec struct {
 	// +kubebuilder:validation:XValidation:rule="!self.matches('[[:space:][:cntrl:]]')",message="must not contain white space or control characters"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('[?#]')",message="must not contain a query or a fragment: end it with the host, the port or the path"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/?#]') || self.matches('[[:space:][:cntrl:]?#]|^https?://[^/]*@') || (self.contains('%') || isURL(self)) && self.matches('^https?://([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?([.][A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?)*[.]?|[[][0-9A-Fa-f:.]+[]])(:[0-9]+)?(/.*)?$')",message="must name a host of letters, digits, '-', '_' and '.', or an IPv6 address in brackets, optionally followed by a port and a path, for example http://grafana.example.com:3000/grafana"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?[.])*([0-9]+|0[xX][0-9A-Fa-f]*)[.]?(:[0-9]+)?(/.*)?$') || self.matches('^https?://((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])[.]){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(:[0-9]+)?(/.*)?$')",message="must write an IPv4 address as four decimal numbers without zeros before them, for example http://10.0.0.5:3000"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[[][0:]*:[fF]{4}:([0-9.]+|[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4})[]]')",message="must write an IPv4 address as four decimal numbers, not within an IPv6 address, for example http://10.0.0.5:3000"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://(((0|22[4-9]|2[3-5][0-9])[.][0-9]+|169[.]254)[.][0-9]+[.][0-9]+(:[0-9]+)?(/.*)?$|[[]([fF][eE][89A-Fa-f][0-9A-Fa-f]:|[fF][fF][0-9A-Fa-f]{2}:|[0:]+[]]))')",message="must not name a link-local, multicast, reserved or unspecified address: no Grafana is there"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('%([^0-9A-Fa-f]|[0-9A-Fa-f]([^0-9A-Fa-f]|$)|$)')",message="must have two hexadecimal digits after each '%' in the path"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/?#]*:[0-9]+([/?#]|$)') || self.matches('^https?://[^/?#]*:0*(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})([/?#]|$)')",message="must have a port from 1 to 65535, or none"
 	URL string `json:"url"`
@@ -143,6 +166,12 @@ type ConnectionSpec struct {
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:XValidation:rule="self != '' && size(self) <= 32 && self.matches('^([0-9]{1,4}([.][0-9]{1,9})?h)?([0-9]{1,6}([.][0-9]{1,9})?m)?([0-9]{1,7}([.][0-9]{1,9})?s)?([0-9]{1,9}ms)?$') && duration(self) >= duration('1s') && duration(self) <= duration('2m')",message="must be from 1s to 2m, written with m and s in at most 32 characters, for example 30s or 1m30s"
 	RequestTimeout string `json:"requestTimeout,omitempty"`
+
+	// rateLimit bounds what this connection asks of Grafana. What is over it waits.
+	// Defaults to 50 requests per second and 8 secure values at a time.
+	//
+	// +optional
+	RateLimit *RateLimit `json:"rateLimit,omitempty"`
 }
 
 // ResyncInterval is the parsed resyncPeriod; zero means off. Absent, or not
@@ -163,6 +192,49 @@ func (s *ConnectionSpec) Timeout() time.Duration {
 		return DefaultRequestTimeout
 	}
 	return d
+}
+
+// RateLimit bounds what one connection asks of Grafana.
+type RateLimit struct {
+	// requestsPerSecond bounds the requests per second: 0 to 10000, where 0 is no
+	// limit. Those of one second may come at once. Defaults to 50.
+	//
+	// +optional
+	// +kubebuilder:default=50
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=10000
+	RequestsPerSecond *int32 `json:"requestsPerSecond,omitempty"`
+
+	// maxInFlight bounds the secure values that are worked on at a time: 1 to 256.
+	// Defaults to 8.
+	//
+	// +optional
+	// +kubebuilder:default=8
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=256
+	MaxInFlight *int32 `json:"maxInFlight,omitempty"`
+}
+
+// Default bounds of what one connection asks of Grafana.
+const (
+	DefaultRequestsPerSecond = 50
+	DefaultMaxInFlight       = 8
+)
+
+// Limits returns the bounds of requests per second, 0 of which is no limit, and of secure values worked on at a time. A bound that is
+// absent, or not within the schema's bounds, is the default.
+func (s *ConnectionSpec) Limits() (perSecond, maxInFlight int) {
+	perSecond, maxInFlight = DefaultRequestsPerSecond, DefaultMaxInFlight
+	if s.RateLimit == nil {
+		return perSecond, maxInFlight
+	}
+	if n := s.RateLimit.RequestsPerSecond; n != nil && *n >= 0 && *n <= 10000 {
+		perSecond = int(*n)
+	}
+	if n := s.RateLimit.MaxInFlight; n != nil && *n >= 1 && *n <= 256 {
+		maxInFlight = int(*n)
+	}
+	return perSecond, maxInFlight
 }
 
 // ConnectionStatus is the observed state of either kind of connection.
@@ -199,6 +271,14 @@ type ConnectionStatus struct {
 	//
 	// +optional
 	SecureValues *int32 `json:"secureValues,omitempty"`
+
+	// unownedValues is how many secure values the last resync found in Grafana that
+	// carry the mark of this cluster and that no GrafanaSecureValue holds, among
+	// them those that deletionPolicy Retain has left. The operator never deletes
+	// them.
+	//
+	// +optional
+	UnownedValues *int32 `json:"unownedValues,omitempty"`
 }
 
 // Connection is either kind of connection.
@@ -240,7 +320,7 @@ var (
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether the last look at Grafana succeeded"
 // +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of Ready"
 // +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.spec.url`,description="The address of Grafana"
-// +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.spec.namespace`,description="The organization or stack in Grafana"
+// +kubebuilder:printcolumn:name="Grafana Namespace",type=string,JSONPath=`.spec.namespace`,description="The organization or stack in Grafana"
 // +kubebuilder:printcolumn:name="Used By",type=integer,JSONPath=`.status.secureValues`,description="How many GrafanaSecureValues use the connection"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type GrafanaConnection struct {
@@ -331,6 +411,32 @@ type ClusterGrafanaConnectionSpec struct {
 	//
 	// +required
 	AllowedNamespaces AllowedNamespaces `json:"allowedNamespaces"`
+
+	// allowedDecrypters are the decrypters that a secure value may name which is
+	// written through this connection: 1 to 64, no two alike, for example
+	// [synthetic-monitoring, k6-cloud]. One that names another is not written and
+	// says DecrypterNotAllowed; what it holds in Grafana stays, and may still be
+	// deleted. Absent: any decrypter.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=128
+	// +kubebuilder:validation:XValidation:rule="size(self) >= 1",message="must name at least one decrypter: leave it out to allow any"
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 64",message="must have at most 64 decrypters"
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, a == b))",message="must not name a decrypter twice: remove the duplicate"
+	// +kubebuilder:validation:items:MaxLength=256
+	// +kubebuilder:validation:items:XValidation:rule="size(self) <= 63 && self.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",message="must be the name of a decrypter: 1 to 63 letters, digits, '-', '_' and '.', with a letter or digit at each end and no spaces, for example synthetic-monitoring"
+	AllowedDecrypters []string `json:"allowedDecrypters,omitempty"`
+
+	// requireNamePrefix says whether the name in Grafana of a secure value that is
+	// written through this connection must begin with its namespace and a dot, for
+	// example team-a.sm-api-key. A namespace has no dot, so that no two namespaces
+	// can want the same name. One of another name is not written and says
+	// NameNotAllowed; what it holds in Grafana stays, and may still be deleted.
+	// Defaults to false.
+	//
+	// +optional
+	RequireNamePrefix bool `json:"requireNamePrefix,omitempty"`
 }
 
 // ClusterGrafanaConnection says how to reach one Grafana, for the
@@ -356,7 +462,7 @@ type ClusterGrafanaConnectionSpec struct {
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether the last look at Grafana succeeded"
 // +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of Ready"
 // +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.spec.url`,description="The address of Grafana"
-// +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.spec.namespace`,description="The organization or stack in Grafana"
+// +kubebuilder:printcolumn:name="Grafana Namespace",type=string,JSONPath=`.spec.namespace`,description="The organization or stack in Grafana"
 // +kubebuilder:printcolumn:name="Used By",type=integer,JSONPath=`.status.secureValues`,description="How many GrafanaSecureValues use the connection"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type ClusterGrafanaConnection struct {

@@ -39,6 +39,19 @@ const (
 	DeletionPolicyRetain DeletionPolicy = "Retain"
 )
 
+// DriftPolicy says what becomes of a secure value that somebody else has changed
+// in Grafana.
+//
+// +kubebuilder:validation:Enum=Correct;Report
+type DriftPolicy string
+
+const (
+	// DriftPolicyCorrect writes it again.
+	DriftPolicyCorrect DriftPolicy = "Correct"
+	// DriftPolicyReport says so and leaves it alone.
+	DriftPolicyReport DriftPolicy = "Report"
+)
+
 // AdoptionPolicy says what becomes of a secure value that Grafana has already
 // and that is nobody's here.
 //
@@ -70,6 +83,17 @@ type ConnectionReference struct {
 	// +required
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a connection: at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end, for example prod"
+	Name string `json:"name"`
+}
+
+// SecretReference names a Secret. It has no namespace, as a SecretKeyReference.
+type SecretReference struct {
+	// name is the metadata.name of the Secret: at most 253 lower-case letters,
+	// digits, '-' and '.', for example grafana-client.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a Secret: at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end, for example grafana-token"
 	Name string `json:"name"`
 }
 
@@ -189,6 +213,17 @@ type GrafanaSecureValueSpec struct {
 	// +kubebuilder:default=Refuse
 	AdoptionPolicy AdoptionPolicy `json:"adoptionPolicy,omitempty"`
 
+	// driftPolicy says what becomes of a secure value that somebody else has changed
+	// in Grafana, overwritten or deleted, which is found by the connection's
+	// resync: Correct writes it again, once, with a Warning event, and after three
+	// times within an hour behaves like Report; Report says Drifted and leaves it
+	// alone. Under either, a changed Secret or spec and the annotation
+	// grafana.securevalues.io/sync-now are written. Defaults to Correct.
+	//
+	// +optional
+	// +kubebuilder:default=Correct
+	DriftPolicy DriftPolicy `json:"driftPolicy,omitempty"`
+
 	// suspend stops the operator for this object, its deletion apart: nothing is
 	// read or written until it is false again, which catches up. Ready keeps its
 	// status and says Suspended. Defaults to false.
@@ -251,6 +286,12 @@ type TargetStatus struct {
 	// +optional
 	CreatedAt *metav1.Time `json:"createdAt,omitempty"`
 
+	// generation is the metadata.generation of this object whose spec was written
+	// to Grafana last, or found there.
+	//
+	// +optional
+	Generation int64 `json:"generation,omitempty"`
+
 	// source is the Secret and key whose value is known to be in Grafana. It
 	// changes only after a write that Grafana accepted, or when a changed Secret
 	// is found to hold the same value.
@@ -292,8 +333,8 @@ type GrafanaSecureValueStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
 	// targets are the places in Grafana that this object holds. The first is the
-	// place that spec names; others are places of the past that are still to be
-	// removed.
+	// place that spec names, once it is held; others are places of the past that
+	// are still to be removed.
 	//
 	// +optional
 	// +listType=atomic
@@ -304,7 +345,7 @@ type GrafanaSecureValueStatus struct {
 	// answered last: the value was written to Grafana since it had that content.
 	//
 	// +optional
-	// +kubebuilder:validation:MaxLength=262144
+	// +kubebuilder:validation:MaxLength=253
 	LastSyncNow string `json:"lastSyncNow,omitempty"`
 }
 

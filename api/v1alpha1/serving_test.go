@@ -258,12 +258,12 @@ func TestColumnsOfAConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 		headings, cells := printed(t, config, tc.resource, tc.connection.GetNamespace(), tc.connection.GetName())
-		want := []string{"NAME", "READY", "STATUS", "URL", "NAMESPACE", "USED BY", "AGE"}
+		want := []string{"NAME", "READY", "STATUS", "URL", "GRAFANA NAMESPACE", "USED BY", "AGE"}
 		if !slices.Equal(headings, want) {
 			t.Errorf("%s: got columns %q, want %q", tc.kind, headings, want)
 		}
 		for heading, want := range map[string]any{
-			"READY": "False", "STATUS": "Unauthorized", "URL": "https://grafana.example.com", "NAMESPACE": "stacks-1234",
+			"READY": "False", "STATUS": "Unauthorized", "URL": "https://grafana.example.com", "GRAFANA NAMESPACE": "stacks-1234",
 			"USED BY": float64(3),
 		} {
 			if cells[heading] != want {

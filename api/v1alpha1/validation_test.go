@@ -3,6 +3,7 @@ package v1alpha1_test
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -92,6 +93,9 @@ const (
 	descriptionRule = "must be 1 to 25 characters: shorten it, or leave it out"
 	schemeRule      = "must begin with http:// or https:// and name a host"
 	hostRule        = "must name a host of letters, digits, '-', '_' and '.', or an IPv6 address in brackets"
+	numberRule      = "must write an IPv4 address as four decimal numbers without zeros before them"
+	mappedRule      = "must write an IPv4 address as four decimal numbers, not within an IPv6 address"
+	addressRule     = "must not name a link-local, multicast, reserved or unspecified address"
 	userRule        = "must not contain a user or a password: the token comes from credentials.tokenSecretRef"
 	queryRule       = "must not contain a query or a fragment"
 	spaceRule       = "must not contain white space or control characters"
@@ -184,6 +188,17 @@ func TestBadInputIsRefusedWithOneSentence(t *testing.T) {
 		{"URL with a backslash in its host", connectionKind, []edit{{"spec.url", `https://acme\example.com`}}, "spec.url", hostRule},
 		{"URL with brackets around a word", connectionKind, []edit{{"spec.url", "https://[grafana]:3000"}}, "spec.url", hostRule},
 		{"URL with half an IPv6 address", connectionKind, []edit{{"spec.url", "https://[1:2]:3000"}}, "spec.url", hostRule},
+		{"URL with one number for an address", connectionKind, []edit{{"spec.url", "http://2130706433:3000/x"}}, "spec.url", numberRule},
+		{"URL with an octal address", connectionKind, []edit{{"spec.url", "http://0177.0.0.1"}}, "spec.url", numberRule},
+		{"URL with a hexadecimal address", connectionKind, []edit{{"spec.url", "http://0x7f.1"}}, "spec.url", numberRule},
+		{"URL with a dot after its address", connectionKind, []edit{{"spec.url", "http://10.0.0.5."}}, "spec.url", numberRule},
+		{"URL with a number for its last label", connectionKind, []edit{{"spec.url", "http://grafana.1"}}, "spec.url", numberRule},
+		{"URL with IPv4 in IPv6", connectionKind, []edit{{"spec.url", "http://[::ffff:10.0.0.5]:3000"}}, "spec.url", mappedRule},
+		{"URL with IPv4 in IPv6, in hexadecimal", connectionKind, []edit{{"spec.url", "http://[0::FFFF:a00:5]"}}, "spec.url", mappedRule},
+		{"URL with a link-local address", connectionKind, []edit{{"spec.url", "http://169.254.169.254/latest"}}, "spec.url", addressRule},
+		{"URL with a link-local address of IPv6", connectionKind, []edit{{"spec.url", "http://[FE80::1]:3000"}}, "spec.url", addressRule},
+		{"URL with the unspecified address", connectionKind, []edit{{"spec.url", "http://0.0.0.0:3000"}}, "spec.url", addressRule},
+		{"URL with a multicast address", connectionKind, []edit{{"spec.url", "http://[ff02::1]"}}, "spec.url", addressRule},
 		{"URL with a bad escape", connectionKind, []edit{{"spec.url", "https://acme.example.com/%zz"}}, "spec.url", "must have two hexadecimal digits after each '%'"},
 		{"URL of 2049 characters", connectionKind, []edit{{"spec.url", "https://acme.example.com/" + strings.Repeat("a", 2049-25)}}, "spec.url", "must be at most 2048 characters"},
 
@@ -221,6 +236,8 @@ func TestBadInputIsRefusedWithOneSentence(t *testing.T) {
 		{"CA without a key", connectionKind, []edit{{"spec.tls.caSecretRef", map[string]any{"name": "ca"}}}, "spec.tls.caSecretRef.key", "Required value"},
 		{"CA with a bad key", connectionKind, []edit{{"spec.tls.caSecretRef", map[string]any{"name": "ca", "key": "ca/crt"}}}, "spec.tls.caSecretRef.key", keyRule},
 		{"CA with a bad Secret name", connectionKind, []edit{{"spec.tls.caSecretRef", map[string]any{"name": "CA", "key": "ca.crt"}}}, "spec.tls.caSecretRef.name", nameRule},
+		{"client certificate without a Secret", connectionKind, []edit{{"spec.tls.clientCertSecretRef", map[string]any{}}}, "spec.tls.clientCertSecretRef.name", "Required value"},
+		{"client certificate with a bad Secret name", connectionKind, []edit{{"spec.tls.clientCertSecretRef.name", "a_b"}}, "spec.tls.clientCertSecretRef.name", nameRule},
 		{"token with a bad key", connectionKind, []edit{{"spec.credentials.tokenSecretRef.key", "to ken"}}, "spec.credentials.tokenSecretRef.key", keyRule},
 		{"token with a bad Secret name", connectionKind, []edit{{"spec.credentials.tokenSecretRef.name", "my_token"}}, "spec.credentials.tokenSecretRef.name", nameRule},
 		{"no credentials", connectionKind, []edit{{"spec.credentials", nil}}, "spec.credentials", "Required value"},
@@ -235,6 +252,11 @@ func TestBadInputIsRefusedWithOneSentence(t *testing.T) {
 		{"Exists with values", clusterConnectionKind, []edit{{"spec.allowedNamespaces", selector(expression("Exists", "a"))}}, "spec.allowedNamespaces.selector.matchExpressions", expressionRule},
 		{"65 expressions", clusterConnectionKind, []edit{{"spec.allowedNamespaces", selector(slices.Repeat([]any{expression("Exists")}, 65)...)}}, "spec.allowedNamespaces.selector.matchExpressions", "must have at most 64 expressions"},
 		{"65 labels", clusterConnectionKind, []edit{{"spec.allowedNamespaces", map[string]any{"from": "Selector", "selector": map[string]any{"matchLabels": labels}}}}, "spec.allowedNamespaces.selector.matchLabels", "must have at most 64 labels"},
+		{"no allowed decrypter", clusterConnectionKind, []edit{{"spec.allowedDecrypters", []any{}}}, "spec.allowedDecrypters", "must name at least one decrypter: leave it out to allow any"},
+		{"65 allowed decrypters", clusterConnectionKind, []edit{{"spec.allowedDecrypters", decrypters(65)}}, "spec.allowedDecrypters", "must have at most 64 decrypters"},
+		{"duplicate allowed decrypter", clusterConnectionKind, []edit{{"spec.allowedDecrypters", []any{"a", "a"}}}, "spec.allowedDecrypters", "must not name a decrypter twice: remove the duplicate"},
+		{"allowed decrypter with a space", clusterConnectionKind, []edit{{"spec.allowedDecrypters", []any{"a "}}}, "spec.allowedDecrypters[0]", decrypterRule},
+		{"allowed decrypter that is a pattern", clusterConnectionKind, []edit{{"spec.allowedDecrypters", []any{"*"}}}, "spec.allowedDecrypters[0]", decrypterRule},
 		{"the rules of all connections: organization 1", clusterConnectionKind, []edit{{"spec.namespace", "org-1"}}, "spec.namespace", "must be default: this is how Grafana calls organization 1"},
 		{"the rules of all connections: no stack", clusterConnectionKind, []edit{{"spec.url", "https://acme.grafana.net"}}, "spec.namespace", stackRule},
 		{"the rules of all connections: a user", clusterConnectionKind, []edit{{"spec.url", "https://admin:hunter2@acme.example.com"}}, "spec.url", userRule},
@@ -257,6 +279,30 @@ func TestBadInputIsRefusedWithOneSentence(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestHostileURLs holds that the schema refuses what the list says that it refuses, so that whoever writes such a URL learns it at
+// once. The client of Grafana refuses all of them.
+func TestHostileURLs(t *testing.T) {
+	content, err := os.ReadFile("../../internal/grafana/testdata/urls.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]int{}
+	for line := range strings.Lines(string(content)) {
+		layer, url, found := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		if !found {
+			continue // a comment
+		}
+		seen[layer]++
+		err := dryRun(t, newObject(t, connectionKind, edit{"spec.url", url}))
+		if refused := apierrors.IsInvalid(err); refused != (layer == "schema") || !refused && err != nil {
+			t.Errorf("%s: refused %t, although the list says %s: %v", url, refused, layer, err)
+		}
+	}
+	if seen["schema"] < 60 || seen["client"] < 20 {
+		t.Errorf("rows = %v", seen)
 	}
 }
 
@@ -295,8 +341,18 @@ func TestReferencesHaveNoNamespace(t *testing.T) {
 		{secureValueKind, "spec.valueFrom.secretKeyRef.namespace"},
 		{connectionKind, "spec.credentials.tokenSecretRef.namespace"},
 		{clusterConnectionKind, "spec.credentials.tokenSecretRef.namespace"},
+		{connectionKind, "spec.tls.caSecretRef.namespace"},
+		{connectionKind, "spec.tls.clientCertSecretRef.namespace"},
+		{clusterConnectionKind, "spec.tls.clientCertSecretRef.namespace"},
 	} {
-		err := dryRun(t, newObject(t, tc.kind, edit{tc.path, "other"}))
+		var edits []edit
+		if parent := strings.TrimSuffix(tc.path, ".namespace"); strings.HasPrefix(parent, "spec.tls") {
+			edits = append(edits, edit{parent, map[string]any{"name": "tls", "key": "tls.crt"}})
+			if strings.HasSuffix(parent, "clientCertSecretRef") {
+				edits[0].value = map[string]any{"name": "tls"}
+			}
+		}
+		err := dryRun(t, newObject(t, tc.kind, append(edits, edit{tc.path, "other"})...))
 		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("unknown field %q", tc.path)) {
 			t.Errorf("%s: got %v, want %s refused as unknown", tc.kind, err, tc.path)
 		}
@@ -329,6 +385,12 @@ func TestInputAtTheBoundsIsAccepted(t *testing.T) {
 		{"port 1", connectionKind, []edit{{"spec.url", "http://acme.example.com:1/"}}},
 		{"IPv6 address with a sub-path", connectionKind, []edit{{"spec.url", "http://[::1]:3000/sub/path"}}},
 		{"IPv4 address", connectionKind, []edit{{"spec.url", "http://127.0.0.1:3000"}}},
+		{"host of labels that begin with numbers", connectionKind, []edit{{"spec.url", "http://0.1.0x7f.grafana-1.example.com"}}},
+		{"host that is hexadecimal and a name", connectionKind, []edit{{"spec.url", "http://169.254.0xg:3000"}}},
+		{"address in the cluster", connectionKind, []edit{{"spec.url", "http://10.96.0.10:3000/grafana"}}},
+		{"address that begins as a link-local one does", connectionKind, []edit{{"spec.url", "http://169.25.4.1"}}},
+		{"IPv6 address of a private network", connectionKind, []edit{{"spec.url", "http://[fd00::ffff:1:2]:3000"}}},
+		{"Service in the cluster", connectionKind, []edit{{"spec.url", "http://grafana.monitoring.svc.cluster.local:3000"}}},
 		{"host of one label with an underscore", connectionKind, []edit{{"spec.url", "http://grafana_ee"}}},
 		{"host with a dot at its end", connectionKind, []edit{{"spec.url", "https://acme.example.com./grafana/"}}},
 		{"path with an escape and an at sign", connectionKind, []edit{{"spec.url", "https://acme.example.com/a%2Fb/@c:99999"}}},
@@ -348,7 +410,7 @@ func TestInputAtTheBoundsIsAccepted(t *testing.T) {
 		{"resyncPeriod of 32 characters", connectionKind, []edit{{"spec.resyncPeriod", "0001.00000000h000001.00000000m1s"}}},
 		{"requestTimeout of 1s", connectionKind, []edit{{"spec.requestTimeout", "1s"}}},
 		{"requestTimeout of 2m", connectionKind, []edit{{"spec.requestTimeout", "2m"}}},
-		{"TLS with all it may have", connectionKind, []edit{{"spec.tls", map[string]any{"caSecretRef": map[string]any{"name": "ca", "key": "ca.crt"}, "serverName": "acme.example.com"}}}},
+		{"TLS with all it may have", connectionKind, []edit{{"spec.tls", map[string]any{"caSecretRef": map[string]any{"name": "ca", "key": "ca.crt"}, "clientCertSecretRef": map[string]any{"name": "client"}, "serverName": "acme.example.com", "insecureSkipVerify": true}}}},
 		{"empty TLS", connectionKind, []edit{{"spec.tls", map[string]any{}}}},
 
 		{"all namespaces", clusterConnectionKind, nil},
@@ -359,6 +421,7 @@ func TestInputAtTheBoundsIsAccepted(t *testing.T) {
 			map[string]any{"key": "a", "operator": "Exists"},
 			map[string]any{"key": "b", "operator": "DoesNotExist", "values": []any{}},
 		}}}}}},
+		{"limits", clusterConnectionKind, []edit{{"spec.allowedDecrypters", decrypters(64)}, {"spec.requireNamePrefix", true}}},
 		{"empty selector", clusterConnectionKind, []edit{{"spec.allowedNamespaces", map[string]any{"from": "Selector", "selector": map[string]any{}}}}},
 	} {
 		t.Run(tc.kind+": "+tc.name, func(t *testing.T) {

@@ -34,6 +34,7 @@ type event struct {
 	Test       string // empty for what belongs to the package
 	Elapsed    float64
 	Output     string
+	Value      string // of an attribute, which a test gives itself with testing.T.Attr
 }
 
 // testPackage is what is known of a package while its tests run.
@@ -41,10 +42,11 @@ type testPackage struct {
 	result map[string]string           // by test: pass, fail or skip
 	output map[string]*strings.Builder // by test, and by "" for the package
 	order  []string                    // of output
+	told   []string                    // the attributes of tests
 }
 
 // summarize reads the output of go test -json. It writes a line for each package that has tests, the output of what
-// failed, and nothing of what passed.
+// failed, and nothing of what passed but the attributes that tests give themselves.
 func summarize(events io.Reader, out io.Writer) (summary, error) {
 	var total summary
 	packages := map[string]*testPackage{}
@@ -78,6 +80,8 @@ func summarize(events io.Reader, out io.Writer) (summary, error) {
 		case e.Action == "output" && e.Test == "" && verdict.MatchString(e.Output):
 		case e.Action == "output":
 			p.keep(e.Test, e.Output)
+		case e.Action == "attr":
+			p.told = append(p.told, e.Value)
 		case e.Action != "pass" && e.Action != "fail" && e.Action != "skip":
 		case e.Test != "":
 			p.result[e.Test] = e.Action
@@ -115,6 +119,9 @@ func (p *testPackage) report(out io.Writer, e event, counted summary) {
 	}
 	elapsed := time.Duration(e.Elapsed * float64(time.Second)).Round(10 * time.Millisecond)
 	fmt.Fprintf(out, "%s %s (%s, %s)\n", word, e.Package, counted, elapsed)
+	for _, line := range p.told {
+		fmt.Fprintf(out, "     %s\n", line)
+	}
 }
 
 // count counts the tests of a package that ended with the given result. A package that failed has at least one failure.

@@ -24,6 +24,17 @@ func TestSummarize(t *testing.T) {
 			shown: "ok   p (1 passed, 0 failed, 0 skipped, 0s)\n",
 			quiet: "chatter",
 		},
+		"what a test tells of itself is shown": {
+			events: []event{
+				{Action: "attr", Test: "TestA", Value: "runs 12"},
+				{Action: "output", Test: "TestA", Output: "=== ATTR  TestA table runs 12\n"},
+				{Action: "pass", Test: "TestA"},
+				{Action: "pass"},
+			},
+			want:  summary{passed: 1},
+			shown: "ok   p (1 passed, 0 failed, 0 skipped, 0s)\n     runs 12\n",
+			quiet: "ATTR",
+		},
 		"what failed is shown": {
 			events: []event{
 				{Action: "output", Test: "TestA", Output: "got 1, want 2\n"},

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -40,7 +42,13 @@ type Keeper struct {
 
 	loaded chan struct{} // closed once key is set
 	key    Key
+
+	mu      sync.Mutex
+	failure string // why there is no key yet, once it was looked for
 }
+
+// ErrNotLoaded says that the key is not there yet. It is looked for again and again.
+var ErrNotLoaded = errors.New("the fingerprint key is not available yet")
 
 // NewKeeper returns a keeper whose Secret lives in the given namespace. The reader must read it live.
 func NewKeeper(reader client.Reader, writer client.Writer, namespace string) *Keeper {
@@ -56,7 +64,9 @@ func (k *Keeper) Start(ctx context.Context) error {
 			return false, err
 		}
 		if err != nil { // the API server is away, or refuses what it may grant later
-			log.Error(err, "Fingerprint key not available yet")
+			if k.fails(err) {
+				log.Info("No secure value is written before the fingerprint key is there: " + k.explain(err))
+			}
 			return false, nil
 		}
 		k.key = key
@@ -72,13 +82,62 @@ func (k *Keeper) Start(ctx context.Context) error {
 // NeedLeaderElection makes the keeper start on becoming leader.
 func (k *Keeper) NeedLeaderElection() bool { return true }
 
-// Key returns the key, and waits for it until ctx ends.
+// patience is how long Key waits: enough for the start of a process, and not enough to hold up its workers.
+const patience = time.Second
+
+// Key returns the key. Where it is not there within a second, the error is ErrNotLoaded.
 func (k *Keeper) Key(ctx context.Context) (Key, error) {
 	select {
 	case <-k.loaded:
 		return k.key, nil
+	default:
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-k.loaded:
+		return k.key, nil
+	case <-timer.C:
+		return Key{}, ErrNotLoaded
 	case <-ctx.Done():
-		return Key{}, fmt.Errorf("wait for the fingerprint key: %w", ctx.Err())
+		return Key{}, ctx.Err()
+	}
+}
+
+// Check fails while the key is looked for and not there. It is a healthz.Checker.
+func (k *Keeper) Check(*http.Request) error {
+	select {
+	case <-k.loaded:
+		return nil
+	default:
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.failure != "" {
+		return errors.New(k.failure)
+	}
+	return nil
+}
+
+// fails remembers why there is no key, and reports whether that is news.
+func (k *Keeper) fails(err error) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	old := k.failure
+	k.failure = k.explain(err)
+	return k.failure != old
+}
+
+// explain says what to do next.
+func (k *Keeper) explain(err error) string {
+	switch {
+	case apierrors.IsNotFound(err):
+		return fmt.Sprintf("namespace %q does not exist: create it, or name the one that the operator runs in by --operator-namespace", k.namespace)
+	case apierrors.IsForbidden(err):
+		return fmt.Sprintf("grant get and create on Secret %s in namespace %q to the ServiceAccount of the operator, as the Role of the "+
+			"installation does", SecretName, k.namespace)
+	default:
+		return err.Error()
 	}
 }
 

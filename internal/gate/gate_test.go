@@ -3,34 +3,70 @@ package gate
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
 // desk collects whom a gate hands back, in order.
-type desk struct{ woken []Key }
+type desk struct {
+	mu    sync.Mutex
+	woken []Key
+}
 
-func (d *desk) wake(key Key) { d.woken = append(d.woken, key) }
+func (d *desk) wake(key Key) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.woken = append(d.woken, key)
+}
+
+func (d *desk) take() []Key {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	woken := d.woken
+	d.woken = nil
+	return woken
+}
 
 func (d *desk) expect(t *testing.T, names ...string) {
 	t.Helper()
 	var got []string
-	for _, key := range d.woken {
+	for _, key := range d.take() {
 		got = append(got, key.Name)
 	}
 	if !slices.Equal(got, names) {
 		t.Errorf("handed back %q, want %q", got, names)
 	}
-	d.woken = nil
 }
 
 func key(name string) Key { return Key{Namespace: "ns", Name: name} }
+
+// limited returns an open gate with these limits, and the desk at which it hands objects back.
+func limited(maxInFlight int, perSecond float64) (*desk, *Gate) {
+	d := &desk{}
+	g := New(maxInFlight, d.wake)
+	g.Limit(maxInFlight, perSecond)
+	g.Open()
+	return d, g
+}
 
 func expectAdmit(t *testing.T, g *Gate, name string, want bool) {
 	t.Helper()
 	if got := g.Admit(key(name), Hold); got != want {
 		t.Errorf("Admit(%s) = %t, want %t", name, got, want)
+	}
+}
+
+func expectNothingRemembered(t *testing.T, g *Gate) {
+	t.Helper()
+	for p := range g.lanes {
+		if l := &g.lanes[p]; len(l.failing) != 0 || len(l.parked.at) != 0 {
+			t.Errorf("purpose %d: still remembers %d failures and %d parked", p, len(l.failing), len(l.parked.at))
+		}
+	}
+	if len(g.called) != 0 || len(g.inFlight) != 0 {
+		t.Errorf("still keeps places for %v and %v", g.called, g.inFlight)
 	}
 }
 
@@ -101,6 +137,7 @@ func TestGateClosingHandsEverybodyBackOnce(t *testing.T) {
 	d.expect(t, "b")
 	expectAdmit(t, g, "b", false)
 	g.Done(key("a"), Hold, true)
+	g.Leave(key("a"))
 	d.expect(t)
 	g.Open()
 	d.expect(t, "b")
@@ -119,7 +156,9 @@ func TestGateDelaysWhatFailedAndLetsOthersPass(t *testing.T) {
 			start := time.Now()
 			expectAdmit(t, g, "a", true)
 			g.Done(key("a"), Hold, true)
+			g.Leave(key("a"))
 			expectAdmit(t, g, "a", false)
+			g.Leave(key("a"))
 			expectAdmit(t, g, "b", true)
 			g.Done(key("b"), Hold, false)
 			g.Leave(key("b"))
@@ -136,9 +175,7 @@ func TestGateDelaysWhatFailedAndLetsOthersPass(t *testing.T) {
 		expectAdmit(t, g, "a", true)
 		g.Done(key("a"), Hold, false)
 		g.Leave(key("a"))
-		if len(g.failing) != 0 {
-			t.Errorf("still remembers %d failures", len(g.failing))
-		}
+		expectNothingRemembered(t, g)
 	})
 }
 
@@ -177,9 +214,7 @@ func TestGateRestrictedServesThoseWhoGiveUp(t *testing.T) {
 	g.Open()
 	d.expect(t, "holds")
 	g.Leave(key("holds"))
-	if len(g.purposes) != 0 {
-		t.Errorf("still remembers %v", g.purposes)
-	}
+	expectNothingRemembered(t, g)
 }
 
 func TestGateRestrictedKeepsDelays(t *testing.T) {
@@ -192,9 +227,136 @@ func TestGateRestrictedKeepsDelays(t *testing.T) {
 		}
 		start := time.Now()
 		g.Done(key("a"), GiveUp, true)
+		g.Leave(key("a"))
 		if got := <-woken; got != key("a") || time.Since(start) < firstRetry*79/100 {
 			t.Errorf("handed back %s after %s", got, time.Since(start))
 		}
+	})
+}
+
+func TestGateKeepsTheDelaysOfPurposesApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		woken := make(chan Key, 10)
+		g := New(2, func(key Key) { woken <- key })
+		g.Open()
+		for i := range 7 {
+			// A look that holds one place, and fails to give up the first of two others.
+			expectAdmit(t, g, "a", true)
+			g.Done(key("a"), Hold, false)
+			for _, failed := range []bool{true, false} {
+				if !g.Admit(key("a"), GiveUp) {
+					t.Fatal("one old place keeps the other")
+				}
+				g.Done(key("a"), GiveUp, failed)
+			}
+			start := time.Now()
+			g.Leave(key("a"))
+
+			// One that comes before the delay is over, for another reason.
+			expectAdmit(t, g, "a", true)
+			g.Done(key("a"), Hold, false)
+			if g.Admit(key("a"), GiveUp) {
+				t.Error("what failed is tried again before its delay is over")
+			}
+			g.Leave(key("a"))
+			<-woken
+			want := min(firstRetry<<i, lastRetry)
+			if wait := time.Since(start); wait < want*79/100 || wait > want*121/100 {
+				t.Errorf("wait %d was %s, want %s by a fifth either way", i, wait, want)
+			}
+		}
+		g.Leave(key("a")) // it had nothing to give up any more
+		expectNothingRemembered(t, g)
+	})
+}
+
+func TestGateKeepsAFailureWhoseLookOutlastsATrouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		woken := make(chan Key, 10)
+		g := New(1, func(key Key) { woken <- key })
+		g.Open()
+		expectAdmit(t, g, "a", true)
+		g.Done(key("a"), Hold, true)
+		g.Close()
+		g.Open()
+		g.Leave(key("a"))
+		if got := <-woken; got != key("a") { // or synctest finds that nothing can ever come
+			t.Errorf("handed back %s", got)
+		}
+	})
+}
+
+func TestGateHandsBackInTheOrderOfArrivalWhateverThePurpose(t *testing.T) {
+	d := &desk{}
+	g := New(1, d.wake)
+	g.Open()
+	expectAdmit(t, g, "a", true)
+	g.Admit(key("b"), Hold)
+	g.Admit(key("c"), GiveUp)
+	g.Admit(key("d"), Hold)
+	g.Admit(key("b"), GiveUp)
+	g.Done(key("a"), Hold, false)
+	for _, name := range []string{"a", "b", "c", "d"} {
+		g.Leave(key(name))
+	}
+	d.expect(t, "b", "c", "d")
+	expectNothingRemembered(t, g)
+}
+
+func TestGateRecallsThoseWhoWaitInVain(t *testing.T) {
+	d := &desk{}
+	g := New(1, d.wake)
+	expectAdmit(t, g, "a", false)
+	g.Close() // as it was
+	d.expect(t)
+	g.Recall()
+	d.expect(t, "a")
+	g.Recall()
+	d.expect(t)
+
+	g.Open()
+	expectAdmit(t, g, "a", true)
+	expectAdmit(t, g, "b", false)
+	g.Recall()
+	d.expect(t) // b waits for its turn, and knows
+	g.Done(key("a"), Hold, true)
+	g.Restrict()
+	d.expect(t, "b")
+	g.Leave(key("a"))
+	g.Recall()
+	d.expect(t, "a") // before its delay is over
+}
+
+func TestGateThatHasEndedKeepsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, g := limited(2, 0)
+		fail := func(name string) {
+			expectAdmit(t, g, name, true)
+			g.Done(key(name), Hold, true)
+			g.Leave(key(name))
+		}
+		fail("delayed")
+		expectAdmit(t, g, "a", true)
+		expectAdmit(t, g, "b", true)
+		expectAdmit(t, g, "parked", false)
+		g.End()
+		d.expect(t, "delayed", "parked")
+
+		expectAdmit(t, g, "late", false)
+		d.expect(t, "late")
+		g.Leave(key("late"))
+		g.Done(key("a"), Hold, true)
+		d.expect(t)
+		g.Leave(key("a"))
+		d.expect(t, "a") // at once: who comes instead of the gate knows nothing of the failure
+		g.Open()
+		expectAdmit(t, g, "late", false)
+		d.expect(t, "late")
+		g.Done(key("b"), Hold, false)
+		g.Leave(key("b"))
+		time.Sleep(time.Hour) //nolint:forbidigo // of fake time
+		d.expect(t)
+		expectNothingRemembered(t, g)
 	})
 }
 
@@ -235,13 +397,176 @@ func TestPlaces(t *testing.T) {
 	if !p.Take(here, key("a")) || !p.Take(there, key("b")) {
 		t.Fatal("a free place was refused")
 	}
-	if p.Take(here, key("c")) || p.Take(here, key("d")) {
-		t.Fatal("a taken place was given")
+	for _, name := range []string{"c", "d", "e"} {
+		if p.Take(here, key(name)) {
+			t.Fatal("a taken place was given")
+		}
+		p.Leave(key(name))
 	}
 	d.expect(t)
-	p.Leave(here)
-	d.expect(t, "c", "d")
-	if !p.Take(here, key("c")) {
-		t.Error("a place that was left is refused")
+	p.Free(here)
+	p.Leave(key("a"))
+	d.expect(t, "c")
+	if p.Take(here, key("f")) {
+		t.Error("a place that was offered to one was given to another")
 	}
+	p.Leave(key("f"))
+	if !p.Take(here, key("c")) {
+		t.Error("a place that was offered is refused")
+	}
+	p.Leave(key("c")) // it holds on to it, whatever becomes of the look
+	d.expect(t)
+	p.Free(here)
+	p.Leave(key("c"))
+	d.expect(t, "d")
+	p.Leave(key("d")) // it had nothing to do there any more
+	d.expect(t, "e")
+	p.Leave(key("e"))
+	d.expect(t, "f")
+	p.Leave(key("f"))
+	p.Free(there)
+	if len(p.taken) != 0 || len(p.offered) != 0 || len(p.passed) != 0 {
+		t.Errorf("still remembers %v, %v and %v", p.taken, p.offered, p.passed)
+	}
+}
+
+// Who needs a place twice in a look, as one that it wants through one connection and leaves through another, is not sent back between the
+// two by another who needs it as often.
+func TestALookGoesOnAtAPlaceThatItHasHad(t *testing.T) {
+	d := &desk{}
+	p := &Places{Wake: d.wake}
+	here := Place{Server: "s", Namespace: "default", Name: "x"}
+	take := func(name string, want bool) {
+		t.Helper()
+		if got := p.Take(here, key(name)); got != want {
+			t.Errorf("%s takes the place: %t", name, got)
+		}
+	}
+	take("a", true)
+	take("b", false)
+	take("c", false)
+	p.Free(here)
+	d.expect(t, "b")
+	take("a", true) // again
+	take("b", false)
+	p.Leave(key("b"))
+	p.Free(here)
+	d.expect(t, "b") // who comes before c still
+	p.Leave(key("a"))
+	take("a", false) // in another look
+	take("b", true)
+	p.Free(here)
+	d.expect(t, "c")
+	take("c", true)
+	take("b", false) // c has come already
+	p.Leave(key("b"))
+	p.Free(here)
+	p.Leave(key("c"))
+	d.expect(t, "a")
+	p.Leave(key("a"))
+	d.expect(t, "b")
+	p.Leave(key("b"))
+	if len(p.taken) != 0 || len(p.offered) != 0 || len(p.passed) != 0 {
+		t.Errorf("still remembers %v, %v and %v", p.taken, p.offered, p.passed)
+	}
+}
+
+func TestPlacesServeEachOfManyWithFewLooks(t *testing.T) {
+	const objects = 100
+	looks, served := 0, map[Key]bool{}
+	var woken []Key
+	p := &Places{Wake: func(key Key) { woken = append(woken, key) }}
+	here := Place{Server: "s", Namespace: "default", Name: "x"}
+	if !p.Take(here, key("first")) {
+		t.Fatal("a free place was refused")
+	}
+	for i := range objects {
+		if p.Take(here, key(fmt.Sprint(i))) {
+			t.Fatal("a taken place was given")
+		}
+		p.Leave(key(fmt.Sprint(i)))
+	}
+	p.Free(here)
+	for len(woken) > 0 {
+		together := woken // as many workers look at a time
+		woken = nil
+		for _, k := range together {
+			looks++
+			if p.Take(here, k) {
+				served[k] = true
+			}
+		}
+		p.Free(here)
+		for _, k := range together {
+			p.Leave(k)
+		}
+	}
+	if len(served) != objects || looks != objects {
+		t.Errorf("%d of %d objects were served with %d looks", len(served), objects, looks)
+	}
+}
+
+func TestGateForgetsAKeyThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &desk{}
+		g := New(1, d.wake)
+		g.Open()
+		expectAdmit(t, g, "delayed", true)
+		g.Done(key("delayed"), Hold, true)
+		g.Leave(key("delayed"))
+		expectAdmit(t, g, "going", true)
+		for _, name := range []string{"parked", "called", "next"} {
+			expectAdmit(t, g, name, false)
+		}
+		g.Forget(key("delayed"))
+		g.Forget(key("parked"))
+		if n := g.Parked(); n != 2 {
+			t.Errorf("%d parked, want those who are there", n)
+		}
+		g.Done(key("going"), Hold, false)
+		g.Leave(key("going"))
+		d.expect(t, "called")
+		g.Forget(key("called"))
+		d.expect(t, "next")
+		g.Leave(key("next"))
+		expectNothingRemembered(t, g)
+		time.Sleep(time.Minute) //nolint:forbidigo // of fake time
+		synctest.Wait()
+		d.expect(t)
+	})
+}
+
+func TestPlacesForgetAKeyThatIsGone(t *testing.T) {
+	d := &desk{}
+	p := &Places{Wake: d.wake}
+	here := Place{Server: "s", Namespace: "default", Name: "x"}
+	for _, name := range []string{"a", "gone", "offered", "last"} {
+		p.Take(here, key(name))
+		p.Leave(key(name))
+	}
+	p.Forget(key("gone"))
+	p.Free(here)
+	d.expect(t, "offered")
+	p.Forget(key("offered"))
+	d.expect(t, "last")
+}
+
+func TestGateKeepsTheRequestOfOneThatIsHandedBackWhileInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, g := limited(2, 10)
+		expectAdmit(t, g, "a", true)
+		g.Close()
+		if g.Admit(key("a"), GiveUp) {
+			t.Fatal("a closed gate admitted")
+		}
+		g.Restrict()
+		d.expect(t, "a")
+		g.Open()
+		expectAdmit(t, g, "b", true) // a has one place, not two
+		g.Done(key("a"), Hold, false)
+		g.Leave(key("a"))
+		if g.bucket.tokens != 8 { // of a's first call and b's
+			t.Errorf("%v requests are left, want 8", g.bucket.tokens)
+		}
+	})
 }

@@ -1,7 +1,7 @@
 // Package grafana is a client of Grafana's Secrets Management HTTP API.
 //
-// It makes each call once, follows no redirect, sends the token to the configured origin alone, and passes on no word of the
-// server's. Facts about the API are from Grafana's documentation, page "Secrets Management API".
+// It makes each call once, follows no redirect, sends the token to the configured origin alone, calls no address where no Grafana
+// can be, and passes on no word of the server's. Facts about the API are from Grafana's documentation, page "Secrets Management API".
 package grafana
 
 import (
@@ -9,28 +9,33 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
 const (
-	maxObjectBytes = 1 << 20  // of an answer about one secure value
-	maxListBytes   = 64 << 20 // of a list
+	maxObjectBytes = 1 << 20   // of an answer about one secure value
+	maxListBytes   = 64 << 20  // of a list
+	maxListedBytes = 512 << 10 // of one secure value in a list, or another part of it
+	maxListed      = 100_000   // secure values in a list
 
 	maxHeaderBytes = 64 << 10 // of an answer
 
-	connectTimeout     = 5 * time.Second
 	idleTimeout        = 90 * time.Second
 	maxIdleConnections = 16
 )
+
+// ConnectTimeout bounds the making of a connection, and the handshake of TLS on it.
+const ConnectTimeout = 5 * time.Second
 
 // Config is what a client is made of.
 type Config struct {
@@ -42,14 +47,24 @@ type Config struct {
 	APIVersion string
 	// Token is that of a service account.
 	Token Token
-	// CAData are the certificates (PEM) to trust; none: those of the system.
+	// AllowLoopback lets URL lead to this host itself. Link-local addresses, those of metadata services and others where no
+	// Grafana can be are refused in any case.
+	AllowLoopback bool
+	// CAData are the certificates (PEM) to trust; nil: those of the system.
 	CAData []byte
 	// ServerName is the name to look for on the certificate; empty: the host of URL.
 	ServerName string
+	// ClientCert and ClientKey (PEM) are what the client shows of itself; both, or both nil.
+	ClientCert, ClientKey []byte
+	// InsecureSkipVerify takes any certificate of the server's.
+	InsecureSkipVerify bool
 	// Timeout bounds one call, its body included. It must be positive.
 	Timeout time.Duration
 	// UserAgent is sent with each request.
 	UserAgent string
+	// Observe, if set, is told of each request: its operation (create, get, list, update or delete), the HTTP code, which is 0 without an
+	// answer, and how long it took.
+	Observe func(operation string, code int, took time.Duration)
 }
 
 // Client calls one namespace of one Grafana. It is safe for concurrent use. It keeps connections open; see
@@ -61,13 +76,19 @@ type Client struct {
 	cfg        Config
 }
 
-// New returns a client. No call is made. An error for which errors.Is(err, ErrTLS) is about CAData.
+// New returns a client. No call is made. The error is ErrCA, ErrClientCert, ErrAddress or ErrClearProxy where it is about that.
 func New(cfg Config) (*Client, error) {
 	base, err := parseURL(cfg.URL)
 	if err != nil {
 		return nil, err
 	}
-	switch {
+	proxy, err := proxyOf(base)
+	if err != nil {
+		return nil, err
+	}
+	switch ip, err := netip.ParseAddr(base.Hostname()); {
+	case err == nil && isRefused(ip, cfg.AllowLoopback): // a proxy would be asked for it as it is
+		return nil, ErrAddress
 	case !segmentPattern.MatchString(cfg.Namespace):
 		return nil, errors.New("the namespace must be default, org-<id> or stacks-<id>")
 	case !segmentPattern.MatchString(cfg.APIVersion):
@@ -77,21 +98,22 @@ func New(cfg Config) (*Client, error) {
 	case cfg.Timeout <= 0:
 		return nil, errors.New("the timeout must be positive")
 	}
-	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cfg.ServerName}
-	if len(cfg.CAData) > 0 {
-		tlsConfig.RootCAs = x509.NewCertPool()
-		if !tlsConfig.RootCAs.AppendCertsFromPEM(cfg.CAData) {
-			return nil, fmt.Errorf("%w: the CA holds no PEM certificate", ErrTLS)
-		}
+	tlsConfig, err := tlsConfigOf(cfg)
+	if err != nil {
+		return nil, err
+	}
+	to := dialer{allowLoopback: cfg.AllowLoopback}
+	if proxy != nil {
+		to.proxy = proxyAddress(proxy)
 	}
 	return &Client{
 		cfg:        cfg,
 		collection: base.JoinPath("apis", apiGroup, cfg.APIVersion, "namespaces", cfg.Namespace, "securevalues"),
 		transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: connectTimeout}).DialContext,
+			Proxy:                  http.ProxyURL(proxy),
+			DialContext:            to.dial,
 			TLSClientConfig:        tlsConfig,
-			TLSHandshakeTimeout:    connectTimeout,
+			TLSHandshakeTimeout:    ConnectTimeout,
 			ForceAttemptHTTP2:      true,
 			MaxIdleConnsPerHost:    maxIdleConnections,
 			IdleConnTimeout:        idleTimeout,
@@ -101,6 +123,28 @@ func New(cfg Config) (*Client, error) {
 			HTTP2: &http.HTTP2Config{SendPingTimeout: cfg.Timeout, PingTimeout: cfg.Timeout},
 		},
 	}, nil
+}
+
+func tlsConfigOf(cfg Config) (*tls.Config, error) {
+	c := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		ServerName:         cfg.ServerName,
+		InsecureSkipVerify: cfg.InsecureSkipVerify, //nolint:gosec // whoever configures the client must have been asked
+	}
+	if cfg.CAData != nil {
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(cfg.CAData) {
+			return nil, ErrCA
+		}
+	}
+	if cfg.ClientCert != nil || cfg.ClientKey != nil {
+		pair, err := tls.X509KeyPair(cfg.ClientCert, cfg.ClientKey)
+		if err != nil { // its text is about what the Secret holds
+			return nil, ErrClientCert
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
 }
 
 // segmentPattern is what may stand between two slashes of the collection's path.
@@ -116,14 +160,14 @@ func parseURL(s string) (*url.URL, error) {
 		return nil, errors.New("the URL must begin with http:// or https://")
 	case u.Host == "" || u.Hostname() == "" || u.Opaque != "":
 		return nil, errors.New("the URL names no host")
-	case u.Port() != "" && !isPort(u.Port()):
+	case strings.HasSuffix(u.Host, ":") || u.Port() != "" && !isPort(u.Port()):
 		return nil, errors.New("the port of the URL must be 1 to 65535")
 	case u.User != nil:
 		return nil, errors.New("the URL must not hold a user or password")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(s, "#"):
 		return nil, errors.New("the URL must not hold a query or fragment")
 	}
-	return u, nil
+	return u, checkHost(u)
 }
 
 func isPort(s string) bool {
@@ -170,24 +214,17 @@ func (c *Client) one(ctx context.Context, op operation, method string, u *url.UR
 	return answer, err
 }
 
-// List returns the secure values of the namespace that match the label selector; all of them if it is empty. Those that the
-// token may not read are left out by the server without a word.
-func (c *Client) List(ctx context.Context, labelSelector string) ([]SecureValue, error) {
+// List has see called with each secure value of the namespace that matches the label selector, or with all of them if it is empty, with
+// those labels and annotations that have one of the keys. Where it returns an error, what was seen until then means nothing. Values that
+// the token may not read are left out by the server without a word. No more is held in memory than one value at a time.
+func (c *Client) List(ctx context.Context, labelSelector string, see func(Listed), keys ...string) error {
 	u := *c.collection
 	if labelSelector != "" {
 		u.RawQuery = url.Values{"labelSelector": {labelSelector}}.Encode()
 	}
-	var values []SecureValue
-	err := c.do(ctx, opList, http.MethodGet, &u, "", nil, func(r io.Reader) error {
-		bounded := &io.LimitedReader{R: r, N: maxListBytes}
-		var err error
-		values, err = decodeList(bounded)
-		if bounded.N <= 0 {
-			err = errMalformed
-		}
-		return err
+	return c.do(ctx, opList, http.MethodGet, &u, "", nil, func(r io.Reader) error {
+		return decodeList(io.LimitReader(r, maxListBytes), see, keys)
 	})
-	return values, err
 }
 
 // Delete deletes a secure value. ErrNotFound says that there is none.
@@ -231,11 +268,16 @@ func (c *Client) do(
 	if err != nil {
 		return fail(&Error{kind: ErrInvalid, cause: err})
 	}
+	begun, code := time.Now(), 0
+	if c.cfg.Observe != nil {
+		defer func() { c.cfg.Observe(string(op), code, time.Since(begun)) }()
+	}
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		return fail(transportError(ctx, err))
 	}
 	defer func() { _ = resp.Body.Close() }()
+	code = resp.StatusCode
 
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		content, _ := io.ReadAll(io.LimitReader(resp.Body, maxObjectBytes)) // the code alone tells enough
@@ -298,14 +340,41 @@ func (b *requestBody) Close() error {
 // transportError says why there was no answer, or no whole one.
 func transportError(ctx context.Context, err error) *Error {
 	e := &Error{kind: ErrUnreachable}
+	if errors.Is(err, ErrAddress) {
+		e.kind = ErrAddress
+		return e
+	}
 	if ctx.Err() != nil {
 		e.cause = ctx.Err()
 		return e
 	}
 	if isTLS(err) {
 		e.kind = ErrTLS
+		return e
 	}
+	e.cause = causeOf(err)
 	return e
+}
+
+// causeOf says why there was no connection, in our own words; nil is not known.
+func causeOf(err error) error {
+	var (
+		operation *net.OpError
+		name      *net.DNSError
+		bounded   net.Error
+	)
+	switch {
+	case errors.As(err, &operation) && operation.Op == "proxyconnect": // as http.Transport names it
+		return ErrProxyUnreachable
+	case errors.As(err, &name):
+		return ErrUnresolved
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return ErrConnectionRefused
+	case errors.As(err, &bounded) && bounded.Timeout():
+		return ErrConnectTimeout
+	default:
+		return nil
+	}
 }
 
 // isTLS reports whether an error is one of TLS. Those have no type in common: there are two for certificates and for what is

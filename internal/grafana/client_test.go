@@ -29,7 +29,7 @@ const (
 func config(url string) grafana.Config {
 	return grafana.Config{
 		URL: url, Namespace: "default", APIVersion: "v1beta1", Token: grafana.NewToken([]byte(testToken)),
-		Timeout: 10 * time.Second, UserAgent: "grafana-secure-value-operator/test",
+		Timeout: 10 * time.Second, UserAgent: "grafana-secure-value-operator/test", AllowLoopback: true,
 	}
 }
 
@@ -51,10 +51,16 @@ func secureValue() *grafana.SecureValue {
 }
 
 // endpoints are the five calls, each about secure value "db" where it is about one.
+// list returns what is listed.
+func list(ctx context.Context, c *grafana.Client, selector string, keys ...string) (values []grafana.Listed, err error) {
+	err = c.List(ctx, selector, func(v grafana.Listed) { values = append(values, v) }, keys...)
+	return values, err
+}
+
 var endpoints = map[string]func(context.Context, *grafana.Client) error{
 	"create": func(ctx context.Context, c *grafana.Client) error { _, err := c.Create(ctx, secureValue()); return err },
 	"get":    func(ctx context.Context, c *grafana.Client) error { _, err := c.Get(ctx, "db"); return err },
-	"list":   func(ctx context.Context, c *grafana.Client) error { _, err := c.List(ctx, ""); return err },
+	"list":   func(ctx context.Context, c *grafana.Client) error { _, err := list(ctx, c, ""); return err },
 	"update": func(ctx context.Context, c *grafana.Client) error { _, err := c.Update(ctx, secureValue()); return err },
 	"delete": func(ctx context.Context, c *grafana.Client) error { return c.Delete(ctx, "db") },
 }
@@ -64,7 +70,7 @@ var sentinels = map[string]error{
 	"ErrNamespaceRejected": grafana.ErrNamespaceRejected, "ErrNotFound": grafana.ErrNotFound,
 	"ErrAPINotServed": grafana.ErrAPINotServed, "ErrAlreadyExists": grafana.ErrAlreadyExists, "ErrConflict": grafana.ErrConflict,
 	"ErrInvalid": grafana.ErrInvalid, "ErrRateLimited": grafana.ErrRateLimited, "ErrUnavailable": grafana.ErrUnavailable,
-	"ErrRedirect": grafana.ErrRedirect, "ErrTLS": grafana.ErrTLS, "ErrUnreachable": grafana.ErrUnreachable,
+	"ErrAddress": grafana.ErrAddress, "ErrClearProxy": grafana.ErrClearProxy, "ErrRedirect": grafana.ErrRedirect, "ErrTLS": grafana.ErrTLS, "ErrUnreachable": grafana.ErrUnreachable,
 	"ErrInvalidResponse": grafana.ErrInvalidResponse,
 }
 
@@ -264,6 +270,9 @@ func TestNoAnswer(t *testing.T) {
 		server.Close()
 		_, err := newClient(t, config(server.URL)).Get(t.Context(), "db")
 		expectOnly(t, err, grafana.ErrUnreachable)
+		if !errors.Is(err, grafana.ErrConnectionRefused) {
+			t.Error("the cause is lost")
+		}
 	})
 	t.Run("the caller gives up", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -304,7 +313,7 @@ func TestTLS(t *testing.T) {
 				cfg.URL = row.url
 			}
 			cfg.CAData, cfg.ServerName = row.ca, row.serverName
-			_, err := newClient(t, cfg).List(t.Context(), "")
+			_, err := list(t.Context(), newClient(t, cfg), "")
 			if row.want == nil && err != nil {
 				t.Fatal(err)
 			}
@@ -312,9 +321,82 @@ func TestTLS(t *testing.T) {
 		})
 	}
 	cfg := config(running.URL)
-	cfg.CAData = []byte("not PEM " + canary)
-	_, err = grafana.New(cfg)
+	for _, bad := range []string{"not PEM " + canary, ""} { // an empty one is not the system's
+		cfg.CAData = []byte(bad)
+		_, err = grafana.New(cfg)
+		expectOnly(t, err, grafana.ErrTLS)
+		if !errors.Is(err, grafana.ErrCA) {
+			t.Errorf("error = %v", err)
+		}
+	}
+}
+
+func TestCertificateThatIsNotChecked(t *testing.T) {
+	server := grafanatest.New()
+	server.AddToken(testToken)
+	running, err := server.StartTLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(running.Close)
+	cfg := config(running.URL)
+	cfg.InsecureSkipVerify, cfg.ServerName = true, "other.test"
+	if _, err := list(t.Context(), newClient(t, cfg), ""); err != nil {
+		t.Error(err)
+	}
+	cfg.URL = tlsServer(t, &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10})
+	_, err = list(t.Context(), newClient(t, cfg), "")
 	expectOnly(t, err, grafana.ErrTLS)
+}
+
+func TestClientCertificate(t *testing.T) {
+	cert, key, err := grafanatest.ClientCertificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	otherCert, otherKey, err := grafanatest.ClientCertificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grafanatest.New()
+	server.AddToken(testToken)
+	running, err := server.StartMutualTLS(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(running.Close)
+	for name, row := range map[string]struct {
+		cert, key []byte
+		bad       bool // New refuses it
+		want      error
+	}{
+		"right":                     {cert: cert, key: key},
+		"another one":               {cert: otherCert, key: otherKey, want: grafana.ErrTLS},
+		"none":                      {want: grafana.ErrTLS},
+		"the key of another one":    {cert: cert, key: otherKey, bad: true, want: grafana.ErrTLS},
+		"no key":                    {cert: cert, bad: true, want: grafana.ErrTLS},
+		"no certificate":            {key: key, bad: true, want: grafana.ErrTLS},
+		"both empty":                {cert: []byte{}, key: []byte{}, bad: true, want: grafana.ErrTLS},
+		"a certificate that is not": {cert: []byte(canary), key: key, bad: true, want: grafana.ErrTLS},
+		"a key that is not":         {cert: cert, key: []byte(canary), bad: true, want: grafana.ErrTLS},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := config(running.URL)
+			cfg.CAData, cfg.ClientCert, cfg.ClientKey = running.CA, row.cert, row.key
+			c, err := grafana.New(cfg)
+			if errors.Is(err, grafana.ErrClientCert) != row.bad {
+				t.Fatalf("New: %v", err)
+			}
+			if err == nil {
+				t.Cleanup(c.CloseIdleConnections)
+				_, err = list(t.Context(), c, "")
+			}
+			if row.want == nil && err != nil {
+				t.Fatal(err)
+			}
+			expectOnly(t, err, row.want)
+		})
+	}
 }
 
 // tlsServer serves nothing, over TLS and with the certificate that all servers of httptest have.
@@ -374,7 +456,7 @@ func TestRequests(t *testing.T) {
 		t.Errorf("headers = %v", got.Header)
 	}
 	c := newClient(t, config(server.URL))
-	_, _ = c.List(t.Context(), "a=b,c in (d)")
+	_, _ = list(t.Context(), c, "a=b,c in (d)")
 	if got.URL.Query().Get("labelSelector") != "a=b,c in (d)" {
 		t.Errorf("LIST %s", got.URL)
 	}

@@ -102,7 +102,7 @@ func runContract(t *testing.T, cfg grafana.Config) {
 func (c *contract) cleanUp(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 	defer cancel()
-	values, err := c.client.List(ctx, "")
+	values, err := list(ctx, c.client, "")
 	if err != nil {
 		t.Errorf("list what is left of %s: %v", c.prefix, err)
 	}
@@ -159,11 +159,11 @@ func (c *contract) wholeLife(t *testing.T) {
 	if found.Version < 1 || found.CreatedAt.IsZero() || found.Owned {
 		t.Errorf("version %d, created %s, owned %t", found.Version, found.CreatedAt, found.Owned)
 	}
-	listed, err := c.client.List(t.Context(), "grafana.securevalues.io/run="+sv.Labels["grafana.securevalues.io/run"])
-	if err != nil || !slices.ContainsFunc(listed, func(v grafana.SecureValue) bool { return v.Name == sv.Name }) {
+	listed, err := list(t.Context(), c.client, "grafana.securevalues.io/run="+sv.Labels["grafana.securevalues.io/run"])
+	if err != nil || !slices.ContainsFunc(listed, func(v grafana.Listed) bool { return v.Name == sv.Name }) {
 		t.Errorf("list by label: %v, %v", listed, err)
 	}
-	none, err := c.client.List(t.Context(), "grafana.securevalues.io/run=another")
+	none, err := list(t.Context(), c.client, "grafana.securevalues.io/run=another")
 	if err != nil || len(none) != 0 {
 		t.Errorf("list by another label: %v, %v", none, err)
 	}
@@ -247,7 +247,7 @@ func (c *contract) bounds(t *testing.T) {
 func (c *contract) wrongToken(t *testing.T) {
 	cfg := c.cfg
 	cfg.Token = grafana.NewToken([]byte("glsa_wrong"))
-	if _, err := newClient(t, cfg).List(t.Context(), ""); !errors.Is(err, grafana.ErrUnauthorized) {
+	if _, err := list(t.Context(), newClient(t, cfg), ""); !errors.Is(err, grafana.ErrUnauthorized) {
 		t.Errorf("list: %v", err)
 	}
 }
@@ -255,7 +255,7 @@ func (c *contract) wrongToken(t *testing.T) {
 func (c *contract) wrongVersion(t *testing.T) {
 	cfg := c.cfg
 	cfg.APIVersion = "v9"
-	if _, err := newClient(t, cfg).List(t.Context(), ""); !errors.Is(err, grafana.ErrAPINotServed) {
+	if _, err := list(t.Context(), newClient(t, cfg), ""); !errors.Is(err, grafana.ErrAPINotServed) {
 		t.Errorf("list: %v", err)
 	}
 }

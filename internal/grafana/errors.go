@@ -37,10 +37,35 @@ var (
 	ErrRedirect = errors.New("redirect refused")
 	// ErrTLS: the server's certificate could not be verified, or no connection be agreed on.
 	ErrTLS = errors.New("TLS failed")
+	// ErrAddress: the host is, or its name led to, an address that is never called. Nothing was sent.
+	ErrAddress = errors.New("address refused")
+	// ErrClearProxy: the URL is one of plain http, and the proxy of the environment would see the token. Nothing was sent.
+	ErrClearProxy = errors.New("plain http through a proxy refused")
 	// ErrUnreachable: there was no answer, or no whole one. What became of a write is not known.
 	ErrUnreachable = errors.New("no answer")
 	// ErrInvalidResponse: the answer claims success and is not one of the API. What became of a write is not known.
 	ErrInvalidResponse = errors.New("not an answer of the API")
+)
+
+// What New may fail with beside ErrAddress and ErrClearProxy. Both are ErrTLS too.
+var (
+	// ErrCA: CAData holds no certificate.
+	ErrCA = fmt.Errorf("%w: the CA holds no PEM certificate", ErrTLS)
+	// ErrClientCert: ClientCert and ClientKey are not a certificate and its key.
+	ErrClientCert = fmt.Errorf("%w: the client certificate and key are not a pair in PEM", ErrTLS)
+)
+
+// Why a server is ErrUnreachable, as far as it is known. Where there was no answer within the timeout, that is
+// context.DeadlineExceeded.
+var (
+	// ErrUnresolved: no address was found for the name of the host.
+	ErrUnresolved = errors.New("name not resolved")
+	// ErrConnectionRefused: nobody listens at the port.
+	ErrConnectionRefused = errors.New("connection refused")
+	// ErrConnectTimeout: there was no connection within ConnectTimeout.
+	ErrConnectTimeout = errors.New("no connection in time")
+	// ErrProxyUnreachable: it is the proxy of the environment to which there was no connection.
+	ErrProxyUnreachable = errors.New("no connection to the proxy")
 )
 
 // maxRetryAfter bounds how long a server can make its clients wait.

@@ -2,11 +2,13 @@ package grafana
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -128,78 +130,193 @@ var errMalformed = errors.New("not a well-formed answer of the API")
 // decodeObject reads one secure value of the given name.
 func decodeObject(body []byte, name string) (*SecureValue, error) {
 	var o wireObject
-	if err := json.Unmarshal(body, &o); err != nil || o.Kind != kind || !o.isOurs() || o.Metadata.Name != name {
+	if err := json.Unmarshal(body, &o); err != nil || o.Kind != kind || !isOurs(o.APIVersion, o.Kind) || o.Metadata.Name != name {
 		return nil, errMalformed
 	}
 	return o.secureValue(), nil
 }
 
 // isOurs reports whether apiVersion and kind are those of a secure value, as far as they are there.
-func (o *wireObject) isOurs() bool {
-	return (o.Kind == "" || o.Kind == kind) && (o.APIVersion == "" || strings.HasPrefix(o.APIVersion, apiGroup+"/"))
+func isOurs(apiVersion, objectKind string) bool {
+	return (objectKind == "" || objectKind == kind) && (apiVersion == "" || strings.HasPrefix(apiVersion, apiGroup+"/"))
+}
+
+// Listed is what a list tells of a secure value.
+type Listed struct {
+	Name        string
+	Labels      map[string]string // those asked for
+	Annotations map[string]string // those asked for
+	CreatedAt   time.Time         // as in a SecureValue
+	Version     int64             // as in a SecureValue
+	Spec        Digest
+}
+
+// Digest stands for a description and a set of decrypters: two are equal where those are.
+type Digest [sha256.Size]byte
+
+// DigestOf returns the digest of a description and of decrypters in any order.
+func DigestOf(description string, decrypters []string) Digest {
+	content, _ := json.Marshal(append([]string{description}, slices.Sorted(slices.Values(decrypters))...)) // strings always can be
+	return sha256.Sum256(content)
+}
+
+// Bounds of what is kept of a listed value: the longest name and value of a label in Kubernetes, whose rules Grafana follows.
+const (
+	maxNameBytes       = 253
+	maxLabelValueBytes = 63
+	// maxAnnotationBytes is for those of ours, which hold a namespace and a name. A longer one is left out.
+	maxAnnotationBytes = 512
+)
+
+type wireListed struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
+		Name              string            `json:"name"`
+		Labels            map[string]string `json:"labels"`
+		Annotations       map[string]string `json:"annotations"`
+		CreationTimestamp *time.Time        `json:"creationTimestamp"`
+	} `json:"metadata"`
+	Spec struct {
+		Description string   `json:"description"`
+		Decrypters  []string `json:"decrypters"`
+	} `json:"spec"`
+	Status wireStatus `json:"status"`
+}
+
+// portions reads on only as far as its owner has allowed. A decoder that needs more for one part fails before it has the whole of it in
+// memory.
+type portions struct {
+	r    io.Reader
+	left int64
+}
+
+func (p *portions) Read(b []byte) (int, error) {
+	if p.left <= 0 {
+		return 0, errMalformed
+	}
+	n, err := p.r.Read(b[:min(int64(len(b)), p.left)])
+	p.left -= int64(n)
+	return n, err
+}
+
+// listDecoder decodes a list part by part, each of them of at most maxListedBytes.
+type listDecoder struct {
+	json *json.Decoder
+	body *portions
+	see  func(Listed)
+	keys []string // of the labels and annotations to tell
+}
+
+func (d *listDecoder) more() bool {
+	d.body.left = maxListedBytes
+	return d.json.More()
+}
+
+func (d *listDecoder) token() (json.Token, error) {
+	d.body.left = maxListedBytes
+	return d.json.Token()
+}
+
+func (d *listDecoder) decode(into any) error {
+	d.body.left = maxListedBytes
+	return d.json.Decode(into)
 }
 
 // decodeList reads a list, one item at a time, and to the end of the body, so that the connection can be used again. A list
 // without items is malformed: it must not pass as an empty one.
-func decodeList(body io.Reader) ([]SecureValue, error) {
-	dec := json.NewDecoder(body)
+func decodeList(body io.Reader, see func(Listed), keys []string) error {
+	bounded := &portions{r: body}
+	dec := &listDecoder{json: json.NewDecoder(bounded), body: bounded, see: see, keys: keys}
 	var (
-		values   []SecureValue
 		seen     string
 		hasItems bool
 	)
-	if err := expectDelim(dec, '{'); err != nil {
-		return nil, err
+	if err := dec.expect('{'); err != nil {
+		return err
 	}
-	for dec.More() {
-		key, err := dec.Token()
-		if err != nil {
-			return nil, errMalformed
-		}
-		switch key {
-		case "kind":
-			err = dec.Decode(&seen)
-		case "items":
+	for dec.more() {
+		key, err := dec.token()
+		switch {
+		case err != nil, key == "items" && hasItems:
+			return errMalformed
+		case key == "kind":
+			err = dec.decode(&seen)
+		case key == "items":
 			hasItems = true
-			values, err = decodeItems(dec)
+			err = dec.items()
 		default:
 			var skipped json.RawMessage
-			err = dec.Decode(&skipped)
+			err = dec.decode(&skipped)
 		}
 		if err != nil {
-			return nil, errMalformed
+			return errMalformed
 		}
 	}
-	if err := expectDelim(dec, '}'); err != nil || seen != listKind || !hasItems {
-		return nil, errMalformed
+	if err := dec.expect('}'); err != nil || seen != listKind || !hasItems {
+		return errMalformed
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errMalformed
+	if _, err := dec.token(); !errors.Is(err, io.EOF) {
+		return errMalformed
 	}
-	return values, nil
+	return nil
 }
 
-func decodeItems(dec *json.Decoder) ([]SecureValue, error) {
-	token, err := dec.Token()
+func (d *listDecoder) items() error {
+	token, err := d.token()
 	if err != nil || token == nil { // "items": null is an empty list
-		return nil, err
+		return err
 	}
 	if token != json.Delim('[') {
-		return nil, errMalformed
+		return errMalformed
 	}
-	var values []SecureValue
-	for dec.More() {
-		var o wireObject
-		if err := dec.Decode(&o); err != nil || !o.isOurs() || o.Metadata.Name == "" {
-			return nil, errMalformed
+	for n := 0; d.more(); n++ {
+		var o wireListed
+		if err := d.decode(&o); err != nil || n == maxListed {
+			return errMalformed
 		}
-		values = append(values, *o.secureValue())
+		value, err := o.listed(d.keys)
+		if err != nil {
+			return err
+		}
+		d.see(value)
 	}
-	return values, expectDelim(dec, ']')
+	return d.expect(']')
 }
 
-func expectDelim(dec *json.Decoder, want json.Delim) error {
-	if token, err := dec.Token(); err != nil || token != want {
+func (o *wireListed) listed(keys []string) (Listed, error) {
+	v := Listed{
+		Name: strings.Clone(o.Metadata.Name), Version: o.Status.Version, Spec: DigestOf(o.Spec.Description, o.Spec.Decrypters),
+	}
+	if !isOurs(o.APIVersion, o.Kind) || v.Name == "" || len(v.Name) > maxNameBytes {
+		return v, errMalformed
+	}
+	if o.Metadata.CreationTimestamp != nil {
+		v.CreatedAt = *o.Metadata.CreationTimestamp
+	}
+	for _, key := range keys {
+		if value, found := o.Metadata.Labels[key]; found {
+			// One that is too long is none of ours, and yet there: anybody may have written it.
+			v.Labels = with(v.Labels, key, strings.Clone(value[:min(len(value), maxLabelValueBytes+1)]))
+		}
+		if value, found := o.Metadata.Annotations[key]; found && len(value) <= maxAnnotationBytes {
+			v.Annotations = with(v.Annotations, key, value)
+		}
+	}
+	return v, nil
+}
+
+// with returns m with one more entry; m is made where it is nil.
+func with(m map[string]string, key, value string) map[string]string {
+	if m == nil {
+		m = map[string]string{}
+	}
+	m[key] = value
+	return m
+}
+
+func (d *listDecoder) expect(want json.Delim) error {
+	if token, err := d.token(); err != nil || token != want {
 		return errMalformed
 	}
 	return nil

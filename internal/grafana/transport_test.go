@@ -5,10 +5,12 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -134,10 +136,160 @@ func TestListsAreBounded(t *testing.T) {
 		}
 	}))
 	t.Cleanup(server.Close)
-	_, err := newClient(t, config(server.URL)).List(t.Context(), "")
+	cfg := config(server.URL)
+	cfg.Timeout = time.Minute // it is the bytes that end it
+	_, err := list(t.Context(), newClient(t, cfg), "")
 	expectOnly(t, err, grafana.ErrInvalidResponse)
 	if sent.Load() > 128<<20 {
 		t.Errorf("%d bytes were read", sent.Load())
+	}
+}
+
+// What a hostile server sends must not unfold in memory: it is refused as soon as one part of it, or their number, is too large.
+func TestPartsOfListsAreBounded(t *testing.T) {
+	const (
+		head = `{"kind":"SecureValueList","items":[`
+		item = `{"metadata":{"name":"db"}}`
+	)
+	long := strings.Repeat("x", 2<<20)
+	for name, parts := range map[string][]string{ // sent one after the other, the last one again and again
+		"a large item":        {head + `{"spec":{"description":"`, long},
+		"many decrypters":     {head + `{"spec":{"decrypters":[""`, strings.Repeat(`,""`, 1<<20)},
+		"a large other part":  {`{"metadata":{"x":"`, long},
+		"a large kind":        {`{"kind":"`, long},
+		"a large key":         {`{"`, long},
+		"white space":         {head, strings.Repeat(" ", 2<<20)},
+		"very many items":     {head + item, strings.Repeat(","+item, 10_000)},
+		"a name that is none": {head + `{"metadata":{"name":"` + strings.Repeat("x", 254) + `"}}`, strings.Repeat(","+item, 10_000)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var sent atomic.Int64
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				for i := 0; r.Context().Err() == nil; i++ {
+					n, err := io.WriteString(w, parts[min(i, len(parts)-1)])
+					if sent.Add(int64(n)); err != nil {
+						return
+					}
+				}
+			}))
+			t.Cleanup(server.Close)
+			_, err := list(t.Context(), newClient(t, config(server.URL)), "", "a")
+			expectOnly(t, err, grafana.ErrInvalidResponse)
+			if sent.Load() > 16<<20 { // with what is under way
+				t.Errorf("%d bytes were read", sent.Load())
+			}
+		})
+	}
+}
+
+// What is small on the wire or nested deeply does not grow in memory, whatever was asked for.
+func TestHostileAnswersStaySmall(t *testing.T) {
+	const most = 8 << 20 // bytes that are allocated for one answer
+	bomb := &bytes.Buffer{}
+	z := gzip.NewWriter(bomb)
+	_, _ = io.WriteString(z, `{"kind":"SecureValueList","items":[{"metadata":{"name":"db"}}`)
+	for item := strings.Repeat(`,{"metadata":{"name":"db"}}`, 10_000); bomb.Len() < 20_000; {
+		_, _ = io.WriteString(z, item)
+	}
+	_ = z.Close()
+	const deep = 500_000
+	for name, answer := range map[string]struct {
+		body, encoding string
+	}{
+		"deep lists":                {body: strings.Repeat("[", deep)},
+		"deep objects":              {body: strings.Repeat(`{"a":`, deep/5)},
+		"deep items":                {body: `{"kind":"SecureValueList","items":` + strings.Repeat("[", deep)},
+		"a deep item":               {body: `{"kind":"SecureValueList","items":[{"spec":` + strings.Repeat(`{"spec":`, deep/10)},
+		"a deep part of one object": {body: `{"kind":"SecureValue","metadata":{"labels":` + strings.Repeat("[", deep)},
+		"deep and well-formed":      {body: `{"kind":"SecureValueList","items":` + strings.Repeat("[", deep) + strings.Repeat("]", deep) + `}`},
+		"a long number":             {body: `{"kind":"SecureValue","status":{"version":` + strings.Repeat("9", deep) + `}}`},
+		"gzip":                      {body: bomb.String(), encoding: "gzip"},
+		"gzip that is not told":     {body: bomb.String()},
+		"gzip in gzip":              {body: bomb.String(), encoding: "gzip, gzip"},
+		"deflate":                   {body: bomb.String(), encoding: "deflate"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				if answer.encoding != "" {
+					w.Header().Set("Content-Encoding", answer.encoding)
+				}
+				_, _ = io.WriteString(w, answer.body)
+			}))
+			t.Cleanup(server.Close)
+			c := newClient(t, config(server.URL))
+			for endpoint, call := range endpoints {
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				err := call(t.Context(), c)
+				runtime.ReadMemStats(&after)
+				expectOnly(t, err, grafana.ErrInvalidResponse)
+				if grown := after.TotalAlloc - before.TotalAlloc; grown > most {
+					t.Errorf("%s: %d bytes were allocated for an answer of %d", endpoint, grown, len(answer.body))
+				}
+			}
+		})
+	}
+}
+
+func TestListsKeepWhatIsAskedFor(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"kind":"SecureValueList","items":[{"metadata":{"name":"one","labels":{"a":"1","b":"2","c":"3"},`+
+			`"annotations":{"b":"4","d":"`+strings.Repeat("x", 513)+`"}},"spec":{"description":"`+strings.Repeat("x", 512<<10-1000)+`"}},`+
+			`{"metadata":{"name":"two","labels":{"c":"3"},"creationTimestamp":"2026-01-02T03:04:05Z"},`+
+			`"spec":{"description":"text","decrypters":["b","a"]},"status":{"version":7}},`+
+			strings.Repeat(`{"metadata":{"name":"more"}},`, 99_997)+`{"metadata":{"name":"last"}}]}`)
+	}))
+	t.Cleanup(server.Close)
+	values, err := list(t.Context(), newClient(t, config(server.URL)), "", "a", "b", "d")
+	if err != nil || len(values) != 100_000 {
+		t.Fatalf("%d values, %v", len(values), err)
+	}
+	one, two := values[0], values[1]
+	if got := fmt.Sprint(one.Name, one.Labels, one.Annotations); got != "onemap[a:1 b:2] map[b:4]" {
+		t.Errorf("listed %s", got)
+	}
+	if got := fmt.Sprint(two.Name, two.Labels, two.Version, two.CreatedAt.Unix()); got != "twomap[] 7 1767323045" {
+		t.Errorf("listed %s", got)
+	}
+	if two.Spec != grafana.DigestOf("text", []string{"a", "b"}) || two.Spec == grafana.DigestOf("text", []string{"ab"}) {
+		t.Error("description and decrypters are not told by their digest")
+	}
+}
+
+// However many there are, no more is in memory than one of them, and what its reader keeps of the others.
+func TestListsAreReadValueByValue(t *testing.T) {
+	const values = 10_000
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"kind":"SecureValueList","items":[`)
+		for i := range values {
+			_, _ = fmt.Fprintf(w, `{"metadata":{"name":"value-%d","labels":{"a":"%s"}},"spec":{"description":"x"}},`, i, strings.Repeat("x", 500))
+		}
+		_, _ = io.WriteString(w, `{"metadata":{"name":"last"}}]}`)
+	}))
+	t.Cleanup(server.Close)
+	c := newClient(t, config(server.URL))
+	live := func() uint64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	before, seen := live(), 0
+	kept := make([]grafana.Listed, 0, values/100)
+	err := c.List(t.Context(), "", func(v grafana.Listed) {
+		if seen++; seen%100 == 0 {
+			kept = append(kept, v)
+		}
+		if v.Name != "last" {
+			return
+		}
+		if grown := int64(live()) - int64(before); grown > 2<<20 {
+			t.Errorf("%d bytes are held for %d values of %d", grown, len(kept), seen)
+		}
+	}, "a")
+	if err != nil || seen != values+1 || len(kept) != values/100 {
+		t.Errorf("%d values seen, %v", seen, err)
 	}
 }
 
@@ -181,7 +333,7 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 	cfg := config("https://" + relay.address)
 	cfg.CAData, cfg.Timeout = running.CA, 500*time.Millisecond
 	c := newClient(t, cfg)
-	if _, err := c.List(t.Context(), ""); err != nil {
+	if _, err := list(t.Context(), c, ""); err != nil {
 		t.Fatal(err)
 	}
 	relay.forget()
@@ -191,7 +343,7 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 		if ctx.Err() != nil {
 			t.Fatalf("the connection was not replaced: %v", err)
 		}
-		_, err = c.List(ctx, "")
+		_, err = list(ctx, c, "")
 	}
 }
 
@@ -257,5 +409,21 @@ func pass(from, to net.Conn, forgotten, ended <-chan struct{}) {
 		if _, err := to.Write(buf[:n]); err != nil {
 			return
 		}
+	}
+}
+
+// Anybody who may write one secure value could otherwise end the use of the connection.
+func TestAListedLabelThatIsTooLongStopsNobody(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"kind":"SecureValueList","items":[{"metadata":{"name":"theirs","labels":{"a":"`+strings.Repeat("x", 1000)+`"}}},`+
+			`{"metadata":{"name":"ours","labels":{"a":"1"}}}]}`)
+	}))
+	t.Cleanup(server.Close)
+	values, err := list(t.Context(), newClient(t, config(server.URL)), "", "a")
+	if err != nil || len(values) != 2 || values[1].Labels["a"] != "1" {
+		t.Fatalf("%v, %v", values, err)
+	}
+	if n := len(values[0].Labels["a"]); n > 64 {
+		t.Errorf("%d bytes of it are kept", n)
 	}
 }

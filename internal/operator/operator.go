@@ -2,10 +2,12 @@
 package operator
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,18 +23,24 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
-	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/securevalue"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/metrics"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/watchdog"
 )
 
 const (
 	// leaderElectionID is the name of the Lease in the operator's namespace.
 	leaderElectionID = "grafana-secure-value-operator"
+
+	// retryPeriod is how often the leader renews its lease; a standby asks for it after that time, or up to 2.2 times that. With the
+	// default of 2 s nobody would work for up to 4.4 s after a leader has let go.
+	retryPeriod = 500 * time.Millisecond
 
 	// shutdownTimeout is the time that running writes have to end; the pod's grace period must be longer.
 	shutdownTimeout = 25 * time.Second
@@ -52,6 +60,8 @@ type Options struct {
 	ClusterID               string   // empty: the UID of namespace kube-system
 	WatchNamespaces         []string // empty: all
 	NamespacedConnections   bool
+	AllowedHosts            []string // empty: any
+	AllowInsecureTLS        bool
 	Version                 string
 
 	// SkipNameValidation lets one process start more than one manager, as tests do.
@@ -84,6 +94,26 @@ func (o Options) served() connection.Served {
 	return connection.Served{Namespaced: o.NamespacedConnections, Cluster: len(o.WatchNamespaces) == 0}
 }
 
+// podTokenFile is what a pod authenticates with: Kubernetes, "Accessing the Kubernetes API from a Pod".
+const podTokenFile = "/var/run/secrets/kubernetes.io/serviceaccount/token" //nolint:gosec // no credentials, but where they are
+
+// policy returns what connections may do. To this host itself they may lead where the manager runs on somebody's machine, as for a test.
+// In a pod, that is whatever else listens there, the manager's own metrics among it.
+func (o Options) policy(restConfig *rest.Config) (connection.Policy, error) {
+	p := connection.Policy{
+		AllowInsecureTLS: o.AllowInsecureTLS,
+		AllowLoopback:    restConfig.BearerTokenFile != podTokenFile,
+	}
+	for _, host := range o.AllowedHosts {
+		pattern, err := connection.ParseHostPattern(host)
+		if err != nil {
+			return p, fmt.Errorf("--allowed-hosts: %w; use patterns as *.grafana.net or grafana.internal:3000", err)
+		}
+		p.AllowedHosts = append(p.AllowedHosts, pattern)
+	}
+	return p, nil
+}
+
 // Run starts the manager and blocks until ctx ends. Its errors say what to do.
 func Run(ctx context.Context, restConfig *rest.Config, opts Options) error {
 	mgr, err := New(ctx, restConfig, opts)
@@ -98,6 +128,10 @@ func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manag
 	if err := opts.validate(); err != nil {
 		return nil, err
 	}
+	policy, err := opts.policy(restConfig)
+	if err != nil {
+		return nil, err
+	}
 	mgr, err := ctrl.NewManager(restConfig, managerOptions(opts))
 	if err != nil {
 		return nil, err
@@ -109,22 +143,29 @@ func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manag
 	if err != nil {
 		return nil, err
 	}
+	mgr.GetLogger().Info("Manager configured", "version", opts.Version, "clusterID", clusterID,
+		"operatorNamespace", opts.OperatorNamespace, "watchedNamespaces", cmp.Or(strings.Join(opts.WatchNamespaces, ","), "all"))
 	keeper := fingerprint.NewKeeper(mgr.GetAPIReader(), mgr.GetClient(), opts.OperatorNamespace)
 	if err := mgr.Add(keeper); err != nil {
 		return nil, err
 	}
 
+	dog := watchdog.New(mgr.GetLogger().WithName("watchdog"), mgr.Elected())
 	values := securevalue.New(mgr, securevalue.Options{
 		ClusterID:               clusterID,
+		WatchNamespaces:         opts.WatchNamespaces,
 		Served:                  opts.served(),
 		MaxConcurrentReconciles: opts.MaxConcurrentReconciles,
+		Watchdog:                dog,
 	})
 	connections, err := connection.Setup(ctx, mgr, values.Wake, connection.Options{
 		OperatorNamespace:       opts.OperatorNamespace,
 		UserAgent:               "grafana-secure-value-operator/" + opts.Version,
 		Objects:                 values.Objects(),
 		Served:                  opts.served(),
+		Policy:                  policy,
 		MaxConcurrentReconciles: opts.MaxConcurrentReconciles,
+		Watchdog:                dog,
 	})
 	if err != nil {
 		return nil, err
@@ -132,33 +173,52 @@ func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manag
 	if err := values.Setup(ctx, mgr, connections, keeper); err != nil {
 		return nil, fmt.Errorf("controller of GrafanaSecureValue: %w", err)
 	}
-	return mgr, errors.Join(mgr.AddHealthzCheck("healthz", healthz.Ping), mgr.AddReadyzCheck("readyz", healthz.Ping))
+	if err := mgr.Add(whileLeading(values.Leads, &metrics.Source{
+		Values: values.States, Connections: connections.States, OldestUnseen: values.OldestUnseen,
+	})); err != nil {
+		return nil, err
+	}
+	return mgr, errors.Join(mgr.AddHealthzCheck("watchdog", dog.Check), mgr.AddReadyzCheck("readyz", healthz.Ping),
+		mgr.AddReadyzCheck("fingerprint", keeper.Check))
+}
+
+// whileLeading makes the gauges tell of this manager while it leads: a runnable needs that, unless it says otherwise.
+func whileLeading(begin func(), source *metrics.Source) manager.Runnable {
+	return manager.RunnableFunc(func(ctx context.Context) error {
+		begin()
+		metrics.SetSource(source)
+		<-ctx.Done()
+		metrics.Unset(source)
+		return nil
+	})
 }
 
 func managerOptions(opts Options) ctrl.Options {
-	metrics := metricsserver.Options{
+	metricsOptions := metricsserver.Options{
 		BindAddress:   opts.MetricsBindAddress,
 		SecureServing: opts.MetricsSecure,
 		// HTTP/2 stays off: its rapid reset lets a peer exhaust the server (CVE-2023-44487).
 		TLSOpts: []func(*tls.Config){func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }},
 	}
 	if opts.MetricsSecure {
-		metrics.FilterProvider = filters.WithAuthenticationAndAuthorization
+		metricsOptions.FilterProvider = onlyReaders
 	}
 	return ctrl.Options{
 		Scheme:                        Scheme(),
-		Metrics:                       metrics,
+		Logger:                        discreet(ctrl.Log),
+		Metrics:                       metricsOptions,
 		HealthProbeBindAddress:        opts.HealthProbeBindAddress,
 		LeaderElection:                opts.LeaderElect,
 		LeaderElectionID:              leaderElectionID,
 		LeaderElectionNamespace:       opts.OperatorNamespace,
 		LeaderElectionReleaseOnCancel: true,
+		RetryPeriod:                   new(retryPeriod),
 		GracefulShutdownTimeout:       new(shutdownTimeout),
 		Controller:                    config.Controller{SkipNameValidation: new(opts.SkipNameValidation)},
 		Cache: cache.Options{
 			// Without this, one stray read of a whole Secret would cache every Secret of the cluster.
 			ReaderFailOnMissingInformer: true,
-			DefaultTransform:            strip,
+			DefaultTransform:            strip(),
 			DefaultNamespaces:           watched(opts.WatchNamespaces),
 		},
 	}
@@ -182,21 +242,6 @@ func Scheme() *runtime.Scheme {
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
 	utilruntime.Must(v1alpha1.AddToScheme(scheme))
 	return scheme
-}
-
-// strip takes out of an object what is never used, before it is cached. Nothing is ever written back whole.
-func strip(obj any) (any, error) {
-	o, err := meta.Accessor(obj)
-	if err != nil {
-		return obj, nil //nolint:nilerr // not an object, as a tombstone
-	}
-	o.SetManagedFields(nil)
-	if partial, ok := obj.(*metav1.PartialObjectMetadata); ok && partial.Kind == "Secret" {
-		partial.Labels, partial.Annotations, partial.OwnerReferences, partial.Finalizers = nil, nil, nil, nil
-		return partial, nil
-	}
-	delete(o.GetAnnotations(), corev1.LastAppliedConfigAnnotation)
-	return obj, nil
 }
 
 // checkInstalled asks the API server for the kinds of this project.

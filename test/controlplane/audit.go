@@ -24,12 +24,14 @@ rules:
 type AuditEvent struct {
 	User      string
 	Verb      string // get, list, watch, create, update, patch, delete or deletecollection
+	Group     string // of the API; empty for the core one
 	Resource  string // plural, and empty for a path such as /version
 	Namespace string
 	// Name is empty for a list, for deletecollection, and for a create whose name the API server made.
 	Name        string
 	Subresource string
-	Code        int // of HTTP
+	Code        int  // of HTTP
+	Denied      bool // by RBAC
 	UserAgent   string
 	Time        time.Time // when the request arrived
 }
@@ -90,6 +92,7 @@ func parse(line []byte) (AuditEvent, error) {
 			Username string `json:"username"`
 		} `json:"user"`
 		ObjectRef struct {
+			APIGroup    string `json:"apiGroup"`
 			Resource    string `json:"resource"`
 			Namespace   string `json:"namespace"`
 			Name        string `json:"name"`
@@ -98,7 +101,8 @@ func parse(line []byte) (AuditEvent, error) {
 		ResponseStatus struct {
 			Code int `json:"code"`
 		} `json:"responseStatus"`
-		RequestReceivedTimestamp time.Time `json:"requestReceivedTimestamp"`
+		Annotations              map[string]string `json:"annotations"`
+		RequestReceivedTimestamp time.Time         `json:"requestReceivedTimestamp"`
 	}
 	if err := json.Unmarshal(line, &e); err != nil {
 		return AuditEvent{}, err
@@ -106,11 +110,13 @@ func parse(line []byte) (AuditEvent, error) {
 	return AuditEvent{
 		User:        e.User.Username,
 		Verb:        e.Verb,
+		Group:       e.ObjectRef.APIGroup,
 		Resource:    e.ObjectRef.Resource,
 		Namespace:   e.ObjectRef.Namespace,
 		Name:        e.ObjectRef.Name,
 		Subresource: e.ObjectRef.Subresource,
 		Code:        e.ResponseStatus.Code,
+		Denied:      e.Annotations["authorization.k8s.io/decision"] == "forbid",
 		UserAgent:   e.UserAgent,
 		Time:        e.RequestReceivedTimestamp,
 	}, nil

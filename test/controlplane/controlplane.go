@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -48,6 +49,8 @@ func Start(options Options) (*ControlPlane, error) {
 			ErrorIfCRDPathMissing: true,
 			BinaryAssetsDirectory: binaries,
 			UseExistingCluster:    new(false),
+			// On a busy machine it takes longer than the 20 s after which another one would be tried, from the beginning.
+			ControlPlaneStartTimeout: 2 * time.Minute,
 		},
 	}
 	if err := c.start(); err != nil {
@@ -64,6 +67,7 @@ func (c *ControlPlane) start() error {
 	c.env.ControlPlane.GetAPIServer().Configure().
 		Set("audit-policy-file", policy).
 		Set("audit-log-path", c.log).
+		Set("audit-log-maxsize", "0"). // else it begins anew after 100 MB, and marks mean nothing
 		Set("audit-log-mode", "blocking")
 	_, err := c.env.Start()
 	return err

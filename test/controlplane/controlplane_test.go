@@ -57,7 +57,7 @@ func TestControlPlane(t *testing.T) {
 
 		want := controlplane.AuditEvent{
 			User: "reader", Verb: "get", Resource: "configmaps", Namespace: "default", Name: "seen",
-			Code: http.StatusForbidden, UserAgent: rest.DefaultKubernetesUserAgent(),
+			Code: http.StatusForbidden, Denied: true, UserAgent: rest.DefaultKubernetesUserAgent(),
 		}
 		if got := requests(t, plane, mark, "reader"); !slices.Equal(got, []controlplane.AuditEvent{want}) {
 			t.Errorf("requests of reader = %+v, want %+v", got, want)

@@ -201,7 +201,7 @@ var _ = Describe("The cost", func() {
 		Expect(w.calls()).To(Equal([]string{"create api-key", "get api-key"}))
 	})
 
-	It("of a restart is 1 LIST, no write, and no GET of a source", Serial, func(ctx SpecContext) {
+	It("of a restart is 1 LIST, no write, and no GET of a source", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		const objects = 20
 		for i := range objects {

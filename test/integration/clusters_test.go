@@ -30,10 +30,8 @@ func newCluster(ctx context.Context, id string) *cluster {
 	GinkgoHelper()
 	c := &cluster{stop: func() {}}
 	c.plane, c.client = startPlane(ctx)
-	DeferCleanup(func() { Expect(c.plane.Stop()).To(Succeed()) })
-	var err error
-	c.config, err = c.plane.AddUser(managerUser, "system:masters")
-	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() { stopPlane(c.plane) })
+	c.config = managerOf(ctx, c.plane)
 	c.startManager(id)
 	DeferCleanup(func() { c.stop() })
 	return c
@@ -124,7 +122,7 @@ func (w *world) writesTo(name string) int {
 	return n
 }
 
-var _ = Describe("Two clusters with one Grafana", Ordered, Serial, func() {
+var _ = Describe("Two clusters with one Grafana", long, Ordered, func() {
 	const greenID = "green-cluster"
 	var green *cluster
 

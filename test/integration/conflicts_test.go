@@ -135,14 +135,14 @@ var _ = Describe("A value that is not ours", func() {
 		w.eventuallySynced(sv)
 	})
 
-	It("of another object of the cluster is named a conflict, and no foreign namespace is named", func(ctx SpecContext) {
+	It("of another object of the cluster is named a conflict, and the object is named", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		w.synced("first", "canary-1")
 		second := w.value("second")
 		second.Spec.Name = "first"
 		w.create(second)
 		w.eventually(second, v1alpha1.ReasonNameConflict)
-		Expect(message(second.Status.Conditions)).NotTo(ContainSubstring(w.namespace))
+		Expect(message(second.Status.Conditions)).To(ContainSubstring(`belongs to GrafanaSecureValue "first" of this namespace`))
 		Expect(w.stored("first").Version).To(Equal(int64(1)))
 
 		w.delete(second)

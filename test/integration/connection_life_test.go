@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"bytes"
 	"fmt"
 	"net/http"
 	"sync/atomic"
@@ -168,7 +167,35 @@ var _ = Describe("A connection that is deleted while objects name it", func() {
 		Expect(w.grafana.Values(grafanaNS)).To(BeEmpty())
 	})
 
-	It("still serves after a restart", Serial, func(ctx SpecContext) {
+	It("takes nothing from an object that claims to hold a place there", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		w.syncedFrom("held", "canary-1")
+		deleted(w)
+		w.reset()
+		const claim = "GrafanaConnection/prod/default/"
+		late, noted := w.valueWithSecret("late", "canary-1"), w.valueWithSecret("noted", "canary-1")
+		late.Annotations = map[string]string{v1alpha1.AnnotationIntent: claim + "late"}
+		w.create(late)
+		w.eventually(late, v1alpha1.ReasonConnectionNotReady)
+
+		// One that has the claim noted in status, by naming a place of another connection first.
+		next := w.connection("next")
+		next.Spec.URL = "http://127.0.0.1:1"
+		w.create(next)
+		noted.Annotations = map[string]string{v1alpha1.AnnotationIntent: claim + "noted"}
+		noted.Spec.ConnectionRef.Name = "next"
+		w.create(noted)
+		Eventually(func(g Gomega) {
+			g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(noted), noted)).To(Succeed())
+			g.Expect(noted.Status.Targets).To(HaveLen(1))
+		}).Should(Succeed())
+		edit(w, noted, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.ConnectionRef.Name = connectionRef })
+		w.eventually(noted, v1alpha1.ReasonConnectionNotReady)
+		w.settled()
+		Expect(w.calls()).To(BeEmpty())
+	})
+
+	It("still serves after a restart", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		conn := deleted(w)
@@ -227,7 +254,7 @@ var _ = Describe("The last good credentials", func() {
 		Expect(w.grafana.Values(grafanaNS)).To(BeEmpty())
 	})
 
-	It("end with the process, and then the command that the message prints ends the deletion", Serial, func(ctx SpecContext) {
+	It("end with the process, and then the command that the message prints ends the deletion", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		w.deleteSecret("grafana")
@@ -251,7 +278,7 @@ var _ = Describe("The last good credentials", func() {
 		Expect(w.grafana.Calls()).To(BeEmpty())
 	})
 
-	It("are not needed once the Secret is back", Serial, func(ctx SpecContext) {
+	It("are not needed once the Secret is back", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		w.deleteSecret("grafana")
@@ -345,7 +372,7 @@ var _ = Describe("A change of url", func() {
 		}
 	})
 
-	It("to another Grafana is noticed even if nobody looked when it was made, and after each restart", Serial, func(ctx SpecContext) {
+	It("to another Grafana is noticed even if nobody looked when it was made, and after each restart", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		other, url := anotherGrafana()
@@ -390,7 +417,7 @@ var _ = Describe("A change of url", func() {
 })
 
 var _ = Describe("A Grafana that keeps no labels", func() {
-	It("is left as it was, and asked nothing more until the spec is edited", Serial, func(ctx SpecContext) {
+	It("is left as it was, and asked nothing more until the spec is edited", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx, grafanatest.WithLabelsDropped())
 		sv := w.valueWithSecret("first", "canary-1")
 		w.create(sv)
@@ -434,10 +461,7 @@ var _ = Describe("A Grafana that keeps no labels", func() {
 		conn.Spec.ResyncPeriod = "5s"
 		w.create(conn)
 		w.eventuallySays(conn, v1alpha1.ReasonConnected)
-		w.grafana.Inject(grafanatest.Fault{
-			Verb: grafanatest.VerbCreate, Times: 1,
-			Rewrite: func(body []byte) []byte { return bytes.ReplaceAll(body, []byte(`"labels"`), []byte(`"other"`)) },
-		})
+		w.dropLabels(grafanatest.VerbCreate)
 		sv := w.valueWithSecret("api-key", "canary-1")
 		w.create(sv)
 		w.eventually(sv, v1alpha1.ReasonConnectionNotReady)
@@ -513,6 +537,35 @@ var _ = Describe("The life of a ClusterGrafanaConnection", func() {
 		Expect(sv.Status.Targets).To(HaveLen(1))
 		w.delete(conn)
 		w.eventuallyNone(conn)
+	})
+
+	It("is kept by no object that may not use it, and wrote nothing through it", func(ctx SpecContext) {
+		w := newWorld(ctx)
+		conn := w.shared()
+		w.createShared(conn)
+		sv := through(w.valueWithSecret("api-key", "canary-1"), conn)
+		sv.Annotations = map[string]string{v1alpha1.AnnotationIntent: "ClusterGrafanaConnection/" + conn.Name + "/default/other"}
+		w.create(sv)
+		w.eventually(sv, v1alpha1.ReasonConnectionNotAllowed)
+		w.delete(conn)
+		w.eventuallyNone(conn)
+		w.eventually(sv, v1alpha1.ReasonConnectionNotFound)
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { delete(sv.Annotations, v1alpha1.AnnotationIntent) })
+	})
+
+	It("goes once the only namespaces that name it may not use it any more", func(ctx SpecContext) {
+		w := newWorld(ctx)
+		conn := w.shared()
+		w.createShared(conn)
+		w.label(true)
+		sv := through(w.value("api-key"), conn)
+		w.create(sv)
+		w.eventually(sv, v1alpha1.ReasonSecretNotFound)
+		w.delete(conn)
+		w.eventuallySays(conn, v1alpha1.ReasonInUse)
+		w.label(false)
+		w.eventuallyNone(conn)
+		w.eventually(sv, v1alpha1.ReasonConnectionNotFound)
 	})
 
 	It("ends once the objects of all namespaces are gone", func(ctx SpecContext) {

@@ -81,7 +81,7 @@ var _ = Describe("A connection", func() {
 			server := httptest.NewServer(http.NotFoundHandler())
 			server.Close()
 			spec.URL = server.URL
-		}, v1alpha1.ReasonUnreachable, "could not be reached"),
+		}, v1alpha1.ReasonUnreachable, "the connection was refused"),
 	)
 
 	It("trusts a private CA, and may be under a sub-path", func(ctx SpecContext) {
@@ -113,6 +113,8 @@ var _ = Describe("A connection", func() {
 		sv := w.value("api-key")
 		w.create(sv)
 		w.eventually(sv, v1alpha1.ReasonConnectionNotReady)
+		Expect(message(sv.Status.Conditions)).To(ContainSubstring("(Unauthorized)"))
+		Expect(message(sv.Status.Conditions)).To(HaveSuffix("See: kubectl describe gconn " + connectionRef + " -n " + w.namespace))
 
 		w.secret("grafana", map[string]string{"token": goodToken})
 		w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)

@@ -28,7 +28,7 @@ import (
 
 // Whatever people do to some objects, and whenever the manager restarts meanwhile: at the end Grafana holds what the specs say,
 // and nothing of ours besides. The model of a history knows the specs alone, and nothing of what the manager did on its way.
-var _ = Describe("Random histories", Serial, func() {
+var _ = Describe("Random histories", long, func() {
 	const rounds, worlds = 10, 10
 
 	for round := range rounds {

@@ -6,6 +6,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	eventsv1 "k8s.io/api/events/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
@@ -223,6 +224,19 @@ var _ = Describe("A GrafanaSecureValue", func() {
 		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Decrypters = nil })
 		w.eventuallySynced(sv)
 		Expect(message(sv.Status.Conditions)).To(ContainSubstring("no decrypters: nobody can read it"))
+
+		By("telling of all of it in one event, which no other one is counted into")
+		w.secret("source", map[string]string{"key": "canary-2\n"})
+		w.eventuallyStored("api-key", "canary-2\n")
+		Eventually(func(g Gomega) {
+			events := &eventsv1.EventList{}
+			g.Expect(k8s.List(ctx, events, client.InNamespace(w.namespace))).To(Succeed())
+			var notes []string
+			for i := range events.Items {
+				notes = append(notes, events.Items[i].Note)
+			}
+			g.Expect(notes).To(ContainElement(And(ContainSubstring("newline"), ContainSubstring("no decrypters"))))
+		}).Should(Succeed())
 	})
 
 	DescribeTable("refuses a bad source, and leaves the last good value alone",

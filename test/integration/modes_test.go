@@ -22,7 +22,7 @@ import (
 )
 
 // Each of these specs has a control plane of its own: two installations must not watch the same namespace.
-var _ = Describe("A manager with --watch-namespaces", Serial, func() {
+var _ = Describe("A manager with --watch-namespaces", func() {
 	const user = "limited-manager"
 
 	It("does its work with Roles alone, and asks for nothing more", func(ctx SpecContext) {
@@ -86,6 +86,22 @@ var _ = Describe("A manager with --watch-namespaces", Serial, func() {
 		Expect(deniedTo(user, mark)).To(BeEmpty())
 	})
 
+	It("takes a value for held whose object it may not look at, whatever adoptionPolicy says", func(ctx SpecContext) {
+		newPlane(ctx)
+		w, other := newWorld(ctx), newWorld(ctx)
+		config := limitedUser(w, user, w.namespace, markerNamespace)
+		stopManager = runManager(config, func(o *operator.Options) { o.WatchNamespaces = []string{w.namespace, markerNamespace} })
+		w.create(w.connection(connectionRef))
+		w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)
+		theirs := marked("theirs", clusterID, other.namespace, "gone")
+		w.grafana.Put(grafanaNS, theirs)
+		sv := w.valueWithSecret("theirs", "canary-1")
+		sv.Spec.AdoptionPolicy = v1alpha1.AdoptionPolicyAdopt
+		w.create(sv)
+		w.eventually(sv, v1alpha1.ReasonNameConflict)
+		Expect(w.stored("theirs").Value).To(Equal(theirs.Value))
+	})
+
 	It("does not start without --cluster-id", func(ctx SpecContext) {
 		_, err := operator.New(ctx, rest.CopyConfig(managerConfig), operator.Options{
 			MetricsBindAddress: "0", HealthProbeBindAddress: "0", OperatorNamespace: operatorNamespace,
@@ -95,11 +111,10 @@ var _ = Describe("A manager with --watch-namespaces", Serial, func() {
 	})
 })
 
-var _ = Describe("A manager with --namespaced-connections=false", Serial, func() {
+var _ = Describe("A manager with --namespaced-connections=false", func() {
 	It("serves ClusterGrafanaConnections alone", func(ctx SpecContext) {
 		newPlane(ctx)
-		config, err := plane.AddUser("cluster-manager", "system:masters")
-		Expect(err).NotTo(HaveOccurred())
+		config := managerOf(ctx, plane)
 		stopManager = runManager(config, func(o *operator.Options) { o.NamespacedConnections = false })
 		w := newWorld(ctx)
 
@@ -132,8 +147,7 @@ var _ = Describe("A manager with --namespaced-connections=false", Serial, func()
 
 	It("lets connections go that an earlier installation served", func(ctx SpecContext) {
 		newPlane(ctx)
-		config, err := plane.AddUser("cluster-manager", "system:masters")
-		Expect(err).NotTo(HaveOccurred())
+		config := managerOf(ctx, plane)
 		stopManager = runManager(config, func(*operator.Options) {})
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")

@@ -318,7 +318,7 @@ var _ = Describe("A hand-over between objects of one namespace", func() {
 			handedOver(w, replaced, "api-key")
 		})
 
-		It("is without a gap where the old one is deleted first, and both are there when the operator looks", Serial, func(ctx SpecContext) {
+		It("is without a gap where the old one is deleted first, and both are there when the operator looks", func(ctx SpecContext) {
 			w := newConnectedWorld(ctx)
 			old := w.syncedAs("old", "api-key", "canary-old")
 			w.reset()
@@ -400,7 +400,7 @@ var _ = Describe("A hand-over between objects of one namespace", func() {
 			Expect(w.contents()).To(Equal([]string{"elsewhere=canary-heir"}))
 		})
 
-		It("leaves nothing when that is deleted after a restart", Serial, func(ctx SpecContext) {
+		It("leaves nothing when that is deleted after a restart", func(ctx SpecContext) {
 			w := newConnectedWorld(ctx)
 			heir := inherits(w)
 			stopManager()
@@ -438,7 +438,7 @@ var _ = Describe("A hand-over between objects of one namespace", func() {
 		Expect(w.contents()).To(ConsistOf("name-one=canary-two", "name-two=canary-one"))
 	})
 
-	It("goes both ways when two objects swap names while the operator is away", Serial, func(ctx SpecContext) {
+	It("goes both ways when two objects swap names while the operator is away", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		one := w.syncedAs("one", "name-one", "canary-one")
 		two := w.syncedAs("two", "name-two", "canary-two")
@@ -511,7 +511,7 @@ var _ = Describe("A restore of objects without status", func() {
 		Expect(w.stored("api-key").Version).To(BeNumerically("<=", 2))
 	})
 
-	It("goes on while the operator is away", Serial, func(ctx SpecContext) {
+	It("goes on while the operator is away", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		var values []*v1alpha1.GrafanaSecureValue
 		for _, name := range []string{"one", "two", "three"} {

@@ -4,7 +4,9 @@ package integration
 
 import (
 	"context"
+	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -22,9 +25,13 @@ import (
 )
 
 const (
-	managerUser       = "suite-manager"
-	operatorNamespace = "operator-system"
+	operatorNamespace = "grafana-secure-value-operator-system"
+	managerAccount    = "grafana-secure-value-operator-controller-manager"
+	managerUser       = "system:serviceaccount:" + operatorNamespace + ":" + managerAccount
 	clusterID         = "suite-cluster"
+
+	// long has a container begin before others, so that no process is left with it at the end.
+	long = SpecPriority(1)
 )
 
 var (
@@ -36,25 +43,42 @@ var (
 
 func TestIntegration(t *testing.T) {
 	RegisterFailHandler(Fail)
-	SetDefaultEventuallyTimeout(20 * time.Second)
-	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
-	RunSpecs(t, "integration")
+	SetDefaultEventuallyTimeout(time.Minute)
+	SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
+	if suite, _ := GinkgoConfiguration(); suite.ParallelTotal > 1 {
+		t.Chdir(os.Getenv(directoryEnv))
+		RunSpecs(t, "integration")
+		return
+	}
+	table := filepath.Join(t.TempDir(), "rights")
+	t.Setenv(rightsTableEnv, table)
+	if n := os.Getenv(processesEnv); n != "" {
+		inProcesses(t, n)
+	} else {
+		RunSpecs(t, "integration")
+	}
+	lines, err := os.ReadFile(table)
+	if err != nil {
+		t.Error(err)
+	}
+	for line := range strings.Lines(string(lines)) {
+		t.Attr("rights", strings.TrimSuffix(line, "\n"))
+	}
 }
 
 var _ = BeforeSuite(func(ctx SpecContext) {
-	ctrl.SetLogger(GinkgoLogr)
+	ctrl.SetLogger(watchedLog())
+	klog.SetLogger(watchedLog())
 	plane, k8s = startPlane(ctx)
-	DeferCleanup(func() { Expect(plane.Stop()).To(Succeed()) })
-	var err error
-	managerConfig, err = plane.AddUser(managerUser, "system:masters")
-	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() { stopPlane(plane) })
+	managerConfig = managerOf(ctx, plane)
 
 	startManager()
 	DeferCleanup(func() { stopManager() })
 })
 
-// startPlane starts a control plane with our kinds and the operator's namespace, and returns a client of its administrator, which
-// reads live. The caller must stop it.
+// startPlane starts a control plane with our kinds, the operator's namespace, the roles of the manager and an onlooker, and returns a
+// client of its administrator, which reads live. stopPlane must follow.
 func startPlane(ctx context.Context) (*controlplane.ControlPlane, client.Client) {
 	GinkgoHelper()
 	started, err := controlplane.Start(controlplane.Options{
@@ -64,10 +88,23 @@ func startPlane(ctx context.Context) (*controlplane.ControlPlane, client.Client)
 	c, err := client.New(started.Config(), client.Options{Scheme: operator.Scheme()})
 	Expect(err).NotTo(HaveOccurred())
 	Expect(c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: operatorNamespace}})).To(Succeed())
+	for _, o := range renderedRights(ctx, started) {
+		Expect(c.Create(ctx, o)).To(Succeed())
+	}
+	lookOn(ctx, started)
 	return started, c
 }
 
-// startManager starts the manager as the suite's user. stopManager ends it.
+func stopPlane(started *controlplane.ControlPlane) {
+	GinkgoHelper()
+	defer func() { Expect(started.Stop()).To(Succeed()) }()
+	used, denied := countRights(started)
+	tally{Used: used, Denied: denied, Reasons: lookAway(started)}.hand()
+	lookAtObjects(started)
+	Expect(leaked()).To(BeEmpty())
+}
+
+// startManager starts the manager as its ServiceAccount. stopManager ends it.
 func startManager() {
 	GinkgoHelper()
 	stopManager = runManager(managerConfig, func(*operator.Options) {})

@@ -80,7 +80,7 @@ var _ = Describe("A suspended object", func() {
 		Expect(w.calls()).To(BeEmpty())
 	})
 
-	It("is not looked at after a restart", Serial, func(ctx SpecContext) {
+	It("is not looked at after a restart", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		suspend(w, sv)
@@ -240,7 +240,7 @@ var _ = Describe("The annotation sync-now", func() {
 		}
 	})
 
-	It("is not served again after a restart", Serial, func(ctx SpecContext) {
+	It("is not served again after a restart", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		w.syncNow(sv, "token")
@@ -252,7 +252,7 @@ var _ = Describe("The annotation sync-now", func() {
 		Expect(w.calls()).To(BeEmpty())
 	})
 
-	It("is served when it was given while the operator was away", Serial, func(ctx SpecContext) {
+	It("is served when it was given while the operator was away", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		w.settled()

@@ -56,7 +56,7 @@ var _ = Describe("The teardown of a namespace", func() {
 		}
 	})
 
-	It("ends by the command of the message, where the manager was restarted after the credentials had gone", Serial, func(ctx SpecContext) {
+	It("ends by the command of the message, where the manager was restarted after the credentials had gone", func(ctx SpecContext) {
 		w := furnished(ctx)
 		values, others := w.values(), []client.Object{}
 		for _, o := range w.everything() {

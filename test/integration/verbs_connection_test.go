@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
 )
 
 // valueWithSecret returns an object of the given name, and makes a Secret of that name with its value.
@@ -59,6 +61,14 @@ func (w *world) createShared(conn *v1alpha1.ClusterGrafanaConnection) {
 	GinkgoHelper()
 	w.create(conn)
 	DeferCleanup(func(ctx context.Context) { Expect(client.IgnoreNotFound(k8s.Delete(ctx, conn))).To(Succeed()) })
+}
+
+// dropLabels has Grafana answer the next call of that kind without labels.
+func (w *world) dropLabels(verb grafanatest.Verb) {
+	w.grafana.Inject(grafanatest.Fault{
+		Verb: verb, Times: 1,
+		Rewrite: func(body []byte) []byte { return bytes.ReplaceAll(body, []byte(`"labels"`), []byte(`"other"`)) },
+	})
 }
 
 // label gives the namespace the label by which it may use the shared connection, or takes it away.
@@ -116,7 +126,7 @@ func (w *world) anotherAddress(look func(*http.Request)) string {
 func (w *world) runPrinted(sv *v1alpha1.GrafanaSecureValue) {
 	GinkgoHelper()
 	text := message(sv.Status.Conditions)
-	at := strings.Index(text, "kubectl ")
+	at := strings.LastIndex(text, "kubectl ") // before it may be one that tells more
 	Expect(at).To(BeNumerically(">=", 0), "no command in %q", text)
 	kubeconfig := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
 	Expect(os.WriteFile(kubeconfig, plane.Kubeconfig(), 0o600)).To(Succeed())
@@ -136,7 +146,7 @@ func newPlane(ctx context.Context) {
 	DeferCleanup(func() {
 		stopManager()
 		plane, k8s, stopManager = suitePlane, suiteClient, suiteStop
-		Expect(started.Stop()).To(Succeed())
+		stopPlane(started)
 	})
 	plane, k8s, stopManager = started, c, func() {}
 }

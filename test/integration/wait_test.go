@@ -28,7 +28,7 @@ var _ = Describe("kubectl wait", func() {
 			"wait", "--for=condition=Ready", "--timeout", timeout, "gsv/api-key").Run()
 	}
 
-	It("passes once the value is in Grafana, and never before the object's latest generation was looked at", Serial, func(ctx SpecContext) {
+	It("passes once the value is in Grafana, and never before the object's latest generation was looked at", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		w.secret("source", map[string]string{"key": "canary-1"})
 		stopManager()
@@ -57,7 +57,7 @@ var _ = Describe("The fingerprint key", func() {
 		return secret
 	}
 
-	It("is made once, cannot be changed, and nothing is written when it is lost", Serial, func(ctx SpecContext) {
+	It("is made once, cannot be changed, and nothing is written when it is lost", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		before := sv.Status.Targets[0].Fingerprint
@@ -122,6 +122,30 @@ var _ = Describe("The gate", func() {
 		Expect(hanging.grafana.Values(grafanaNS)).To(BeEmpty())
 		remove()
 		Eventually(func() int { return len(hanging.grafana.Values(grafanaNS)) }).Should(Equal(40))
+	})
+
+	It("does not let one that hangs take more than half of the workers, whatever its connection allows", func(ctx SpecContext) {
+		const objects, workers = 40, 16
+		hanging := newWorld(ctx)
+		conn := hanging.limited(func(spec *v1alpha1.ClusterGrafanaConnectionSpec) {
+			spec.RequestTimeout = "2m"
+			spec.RateLimit = &v1alpha1.RateLimit{MaxInFlight: new(int32(64)), RequestsPerSecond: new(int32(0))}
+		})
+		hanging.secret("source", map[string]string{"key": "canary-1"})
+		answer := hanging.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbCreate, Hang: true})
+		for i := range objects {
+			sv := through(hanging.value(fmt.Sprintf("value-%d", i)), conn)
+			sv.Spec.Name = hanging.namespace + "." + sv.Name
+			hanging.create(sv)
+		}
+		eventuallyParked(conn, objects-workers/2)
+
+		healthy := newConnectedWorld(ctx)
+		healthy.synced("api-key", "canary-1")
+		Expect(hanging.grafana.Values(grafanaNS)).To(BeEmpty())
+		answer()
+		hanging.eventuallyAllSynced(objects)
+		Expect(mostAtATime(hanging.grafana.Calls())).To(BeNumerically("<=", workers/2))
 	})
 })
 

@@ -51,7 +51,7 @@ func newWorld(ctx context.Context, options ...grafanatest.Option) *world {
 // anotherGrafana starts one that takes the specs' token, and returns its address.
 func anotherGrafana(options ...grafanatest.Option) (*grafanatest.Server, string) {
 	GinkgoHelper()
-	server := grafanatest.New(options...)
+	server := grafanatest.New(append(options, grafanatest.WithWords("canary-words"))...)
 	server.AddToken(goodToken)
 	running, err := server.Start()
 	Expect(err).NotTo(HaveOccurred())
@@ -320,6 +320,7 @@ var knownReasons = []string{
 	v1alpha1.ReasonSynced, v1alpha1.ReasonSuspended, v1alpha1.ReasonGrafanaUnavailable, v1alpha1.ReasonSecretNotFound, v1alpha1.ReasonSecretKeyNotFound,
 	v1alpha1.ReasonValueEmpty, v1alpha1.ReasonConnectionNotFound, v1alpha1.ReasonConnectionNotReady, v1alpha1.ReasonValueTooLarge,
 	v1alpha1.ReasonValueNotUTF8, v1alpha1.ReasonInvalidSpec, v1alpha1.ReasonRejectedByGrafana, v1alpha1.ReasonNameConflict,
+	v1alpha1.ReasonNameNotAllowed, v1alpha1.ReasonDecrypterNotAllowed, v1alpha1.ReasonDrifted,
 	v1alpha1.ReasonAlreadyExists, v1alpha1.ReasonForbidden, v1alpha1.ReasonConnectionNotAllowed, v1alpha1.ReasonDeletionBlocked,
 	v1alpha1.ReasonConnected, v1alpha1.ReasonCredentialsInvalid, v1alpha1.ReasonUnauthorized, v1alpha1.ReasonNamespaceRejected,
 	v1alpha1.ReasonAPINotServed, v1alpha1.ReasonTLSError, v1alpha1.ReasonRedirectRefused, v1alpha1.ReasonCredentialsNotFound,

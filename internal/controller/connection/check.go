@@ -11,49 +11,81 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/gate"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/watchdog"
 )
 
 // When a connection is checked again. Each delay is jittered.
 const (
-	firstRecheck        = time.Second
-	lastRecheck         = 15 * time.Second // with jitter at least 12 s: at most 5 checks a minute
+	firstRecheck        = 5 * time.Second
+	lastRecheck         = 15 * time.Second
+	recheckJitter       = 0.4              // only upwards: at most 5 checks a minute, from the first on
 	recheckUnauthorized = 5 * time.Minute  // a new token is noticed at once
 	recheckStalled      = 10 * time.Minute // where resyncPeriod is 0s
 	resyncJitter        = 0.1
 )
 
+// askTimeout bounds all that one check asks Grafana, however many pages a LIST has.
+const askTimeout = watchdog.Limit - time.Minute
+
 // finding is what is known of a connection.
 type finding struct {
 	status.Verdict
 
-	fresh bool // it was found just now
+	fresh bool // a LIST was made, or it was not found before
 	first bool // by the first check of this process
+
+	listing Listing // of the LIST just made
+	survey  *Survey // nil where none succeeded
 }
 
 // check makes sure that the client of the connection is the one that spec and Secrets ask for, and that its last LIST is
-// not older than it may be. It returns what the last check found. An error is one of the Kubernetes API.
+// not older than it may be. It returns what the last check found. An error is one of the Kubernetes API, or ErrParked: the connection is
+// brought back when it is its turn.
 func (r *Reconciler) check(ctx context.Context, conn v1alpha1.Connection) (finding, error) {
-	e := r.registry.entry(idOf(conn))
+	e := r.registry.entry(IDFor(conn))
 
 	if versions, known := r.cachedVersions(ctx, conn); known && e.current(basisOf(conn, versions), r.now()) {
 		return finding{Verdict: e.lastVerdict()}, nil
 	}
+	if meta.IsStatusConditionTrue(conn.GetStatus().Conditions, v1alpha1.ConditionReady) {
+		e.turn.Trust()
+	}
+	turn := e.id.key()
+	if !e.turn.Admit(turn, gate.Hold) {
+		return finding{}, ErrParked
+	}
+	defer e.turn.Done(turn, gate.Hold, false)
 	cred, err := r.credentials(ctx, conn)
 	if _, ours := errors.AsType[*status.Fault](err); err != nil && !ours {
 		return finding{}, err // the API server's: nothing was learnt of the connection
 	}
 	b := basisOf(conn, cred.versions)
-	found, err := r.ask(ctx, conn, e, b, cred, err)
+	return r.learn(ctx, conn, e, b, cred, err)
+}
+
+// learn asks Grafana and publishes what came of it. A process that is told to stop while it asks has learnt nothing.
+func (r *Reconciler) learn(ctx context.Context, conn v1alpha1.Connection, e *entry, b basis, cred credentials, credErr error) (finding, error) {
+	alarms := e.countAlarms()
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	found, err := r.ask(asking, conn, e, b, cred, credErr)
+	if ctx.Err() != nil {
+		return finding{}, ctx.Err()
+	}
 	if apiErr, ok := errors.AsType[*surveyError](err); ok {
 		return finding{}, apiErr
 	}
-	return r.publish(conn, e, b, found, err), nil
+	return r.publish(conn, e, b, alarms, found, err), nil
 }
 
 // connected is a client, and the credentials that it was made with.
 type connected struct {
 	client *grafana.Client
 	cred   credentials
+	listed bool // it was asked
+
+	listing Listing // where it answered
+	survey  *Survey
 }
 
 // ask lists the values with the credentials, whose fault is credErr. Where they are gone, it returns what their last good
@@ -64,11 +96,11 @@ func (r *Reconciler) ask(ctx context.Context, conn v1alpha1.Connection, e *entry
 		if !known || !isCredentialsNotFound(credErr) {
 			return connected{}, credErr
 		}
-		client, err := r.connect(conn, last)
-		if err != nil {
-			return connected{}, credErr
+		client := e.clientOf(b)
+		if client == nil {
+			client, _ = r.connect(conn, last) // without one nothing is given up
 		}
-		return connected{client, last}, credErr
+		return connected{client: client, cred: last}, credErr
 	}
 	found := connected{client: e.clientOf(b), cred: cred}
 	if found.client == nil {
@@ -78,14 +110,21 @@ func (r *Reconciler) ask(ctx context.Context, conn v1alpha1.Connection, e *entry
 		}
 		found.client = client
 	}
-	values, err := found.client.List(ctx, "")
-	if err != nil {
-		return found, err
-	}
-	survey, err := r.objects.Survey(ctx, e.id, values)
+	surveyor, err := r.objects.Survey(ctx, e.id)
 	if err != nil {
 		return found, &surveyError{err}
 	}
+	found.listed = true
+	begun := r.now()
+	e.gate.Spend() // it is one of the connection's requests, and does not wait for the others
+	e.turn.Calls(e.id.key())
+	err = found.client.List(ctx, "", surveyor.See, r.objects.Marks...)
+	e.turn.Answered(e.id.key())
+	if err != nil {
+		return found, err
+	}
+	survey := surveyor.Result()
+	found.listing, found.survey = Listing{Values: surveyor.Values, Begun: begun}, &survey
 	return found, verify(conn, e.lastVerdict(), survey)
 }
 
@@ -114,48 +153,53 @@ func verify(conn v1alpha1.Connection, last status.Verdict, survey Survey) error 
 	}
 }
 
-// publish records a check and opens or closes the gate by it.
-func (r *Reconciler) publish(conn v1alpha1.Connection, e *entry, b basis, with connected, err error) finding {
-	verdict := classify(e.id, err)
-	e.mu.Lock()
-	first := !e.checked
-	changed := first || e.verdict.Reason != verdict.Reason
-	if with.client != e.client && e.client != nil {
-		e.client.CloseIdleConnections()
+// publish records a check that was begun after so many alarms, and opens or closes the gate by it. One of the same basis that has come
+// meanwhile is not overruled: what the check saw may be older.
+func (r *Reconciler) publish(conn v1alpha1.Connection, e *entry, b basis, alarms int, with connected, err error) finding {
+	verdict := classify(b.server, err)
+	if verdict.Class == status.None {
+		verdict.Message += remark(conn.GetSpec())
 	}
-	e.client = with.client
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.basis == b && e.alarms != alarms {
+		return finding{Verdict: e.verdict}
+	}
+	e.exchange(with.client)
 	switch verdict.Reason {
 	case v1alpha1.ReasonConnected:
 		e.last, e.lastFor = with.cred, b
 	case v1alpha1.ReasonUnauthorized, v1alpha1.ReasonCredentialsInvalid:
 		e.last = credentials{}
 	}
-	e.basis, e.checked, e.verdict, e.lastAt, e.strikes = b, true, verdict, r.now(), 0
+	perSecond, inFlight := conn.GetSpec().Limits()
+	e.gate.Limit(inFlight, float64(perSecond))
+	first := !e.checked
+	if e.basis != b {
+		e.writes = 0 // of something else
+		if verdict.Class == status.None {
+			e.gate.Resume() // who asked to wait was asked with another token, or was another
+		}
+	}
+	changed := e.become(verdict)
+	e.basis, e.lastAt, e.strikes = b, r.now(), 0
+	if with.survey != nil {
+		e.unowned = with.survey.Unowned
+	}
 	if verdict.Class == status.Time {
 		e.failures++
 	} else {
 		e.failures = 0
 	}
 	e.nextAt = nextCheck(e.lastAt, verdict, err, e.failures, conn.GetSpec().ResyncInterval())
-	orphaned := e.orphaned()
-	e.mu.Unlock()
-
-	switch {
-	case verdict.Class == status.None:
-		e.gate.Open()
-	case changed && orphaned:
-		e.gate.Restrict()
-	case changed:
-		e.gate.Close()
-	}
-	return finding{Verdict: verdict, fresh: true, first: first}
+	return finding{Verdict: verdict, fresh: with.listed || changed, first: first, listing: with.listing, survey: with.survey}
 }
 
 // nextCheck says when a connection is checked again; zero is never.
 func nextCheck(now time.Time, v status.Verdict, err error, failures int, resync time.Duration) time.Time {
 	switch {
 	case v.Class == status.Time:
-		wait := gate.Backoff(failures-1, firstRecheck, lastRecheck)
+		wait := gate.Later(min(time.Duration(failures)*firstRecheck, lastRecheck), recheckJitter)
 		if e, ok := errors.AsType[*grafana.Error](err); ok {
 			wait = max(wait, e.RetryAfter)
 		}
@@ -173,11 +217,11 @@ func nextCheck(now time.Time, v status.Verdict, err error, failures int, resync 
 	}
 }
 
-// current reports whether the last check was of this basis and is recent enough.
+// current reports whether the last check was of this basis and is recent enough, or Grafana has asked to wait.
 func (e *entry) current(b basis, now time.Time) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.checked && e.basis == b && (e.nextAt.IsZero() || now.Before(e.nextAt))
+	return e.checked && e.basis == b && (e.nextAt.IsZero() || now.Before(e.nextAt) || now.Before(e.gate.PausedUntil()))
 }
 
 // clientOf returns the client that was made from this basis, or nil.
@@ -198,6 +242,12 @@ func (e *entry) lastGood(b basis) (credentials, bool) {
 	return e.last, !e.last.token.Empty() && e.lastFor.uid == b.uid && e.lastFor.server == b.server
 }
 
+func (e *entry) countAlarms() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.alarms
+}
+
 func (e *entry) lastVerdict() status.Verdict {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -211,29 +261,36 @@ func (e *entry) untilNext(now time.Time) time.Duration {
 	if e.nextAt.IsZero() {
 		return 0
 	}
-	return max(e.nextAt.Sub(now), time.Millisecond)
+	return max(e.nextAt.Sub(now), e.gate.PausedUntil().Sub(now), time.Millisecond)
 }
 
-// connect makes the client that spec and credentials ask for. No call is made.
+// connect makes the client that spec and credentials ask for, if the installation's policy lets it. No call is made.
 func (r *Reconciler) connect(conn v1alpha1.Connection, cred credentials) (*grafana.Client, error) {
 	spec := conn.GetSpec()
+	if err := r.policy.check(spec); err != nil {
+		return nil, err
+	}
 	cfg := grafana.Config{
-		URL:        spec.URL,
-		Namespace:  spec.Namespace,
-		APIVersion: spec.APIVersion,
-		Token:      cred.token,
-		CAData:     cred.ca,
-		Timeout:    spec.Timeout(),
-		UserAgent:  r.userAgent,
+		URL:           spec.URL,
+		Namespace:     spec.Namespace,
+		APIVersion:    spec.APIVersion,
+		Token:         cred.token,
+		AllowLoopback: r.policy.allowsLoopback(spec.URL),
+		CAData:        cred.ca,
+		ClientCert:    cred.cert,
+		ClientKey:     cred.key,
+		Timeout:       spec.Timeout(),
+		UserAgent:     r.userAgent,
+		Observe:       IDFor(conn).observe,
 	}
 	if spec.TLS != nil {
-		cfg.ServerName = spec.TLS.ServerName
+		cfg.ServerName, cfg.InsecureSkipVerify = spec.TLS.ServerName, spec.TLS.InsecureSkipVerify
 	}
 	c, err := grafana.New(cfg)
-	if err != nil && !errors.Is(err, grafana.ErrTLS) {
-		return nil, invalidSpec(err)
+	if err != nil {
+		return nil, unusable(spec, err)
 	}
-	return c, err
+	return c, nil
 }
 
 func basisOf(conn v1alpha1.Connection, secrets string) basis {
@@ -243,8 +300,4 @@ func basisOf(conn v1alpha1.Connection, secrets string) basis {
 		secrets:    secrets,
 		server:     ServerOf(conn.GetSpec().URL),
 	}
-}
-
-func idOf(conn v1alpha1.Connection) ID {
-	return ID{Kind: conn.ConnectionKind(), Namespace: conn.GetNamespace(), Name: conn.GetName()}
 }

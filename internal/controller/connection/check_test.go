@@ -1,6 +1,7 @@
 package connection
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -12,6 +13,8 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
 )
+
+func unreachableFor(cause error) error { return errors.Join(grafana.ErrUnreachable, cause) }
 
 func TestClassify(t *testing.T) {
 	for name, row := range map[string]struct {
@@ -30,15 +33,20 @@ func TestClassify(t *testing.T) {
 		"too many requests":                {grafana.ErrRateLimited, status.Time, v1alpha1.ReasonRateLimited, "by itself"},
 		"HTML":                             {grafana.ErrInvalidResponse, status.Time, v1alpha1.ReasonInvalidResponse, "login page"},
 		"an answer to a LIST that is none": {grafana.ErrNotFound, status.Time, v1alpha1.ReasonInvalidResponse, "spec.url"},
-		"no answer":                        {grafana.ErrUnreachable, status.Time, v1alpha1.ReasonUnreachable, "by itself"},
-		"server failed":                    {grafana.ErrUnavailable, status.Time, v1alpha1.ReasonUnreachable, "by itself"},
+		"no answer":                        {grafana.ErrUnreachable, status.Time, v1alpha1.ReasonUnreachable, "at https://grafana.example.com: there was no answer"},
+		"no such name":                     {unreachableFor(grafana.ErrUnresolved), status.Time, v1alpha1.ReasonUnreachable, "could not be resolved"},
+		"nobody listens":                   {unreachableFor(grafana.ErrConnectionRefused), status.Time, v1alpha1.ReasonUnreachable, "was refused"},
+		"no connection":                    {unreachableFor(grafana.ErrConnectTimeout), status.Time, v1alpha1.ReasonUnreachable, "within 5s"},
+		"no proxy":                         {unreachableFor(grafana.ErrProxyUnreachable), status.Time, v1alpha1.ReasonUnreachable, "HTTPS_PROXY"},
+		"no answer in time":                {unreachableFor(context.DeadlineExceeded), status.Time, v1alpha1.ReasonUnreachable, "spec.requestTimeout"},
+		"server failed":                    {grafana.ErrUnavailable, status.Time, v1alpha1.ReasonUnreachable, "is an error"},
 		"not known":                        {errors.New("canary"), status.Time, v1alpha1.ReasonUnreachable, "by itself"},
 		"no credentials":                   {credentialsNotFound("do %s", "this"), status.Watch, v1alpha1.ReasonCredentialsNotFound, "do this"},
 		"bad credentials":                  {credentialsInvalid("do this"), status.Here, v1alpha1.ReasonCredentialsInvalid, "do this"},
 		"a spec without use":               {invalidSpec(errors.New("why")), status.Here, v1alpha1.ReasonInvalidSpec, "why"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := classify(ID{Kind: v1alpha1.KindGrafanaConnection, Namespace: "ns", Name: "prod"}, row.err)
+			got := classify("https://grafana.example.com", row.err)
 			if got.Class != row.class || got.Reason != row.reason || !strings.Contains(got.Message, row.part) || strings.Contains(got.Message, "canary") {
 				t.Errorf("verdict = %+v", got)
 			}
@@ -109,10 +117,10 @@ func TestNextCheck(t *testing.T) {
 	}{
 		"connected":                  {nil, 0, 10 * time.Minute, 9 * time.Minute, 11 * time.Minute},
 		"connected, resync off":      {nil, 0, 0, 0, 0},
-		"first failure":              {grafana.ErrUnreachable, 1, 10 * time.Minute, 800 * time.Millisecond, 1200 * time.Millisecond},
-		"third failure":              {grafana.ErrUnreachable, 3, 10 * time.Minute, 3200 * time.Millisecond, 4800 * time.Millisecond},
-		"a long outage: 5 a minute":  {grafana.ErrUnreachable, 1000, 10 * time.Minute, 12 * time.Second, 18 * time.Second},
-		"an outage, resync off":      {grafana.ErrUnreachable, 1000, 0, 12 * time.Second, 18 * time.Second},
+		"first failure":              {grafana.ErrUnreachable, 1, 10 * time.Minute, 5 * time.Second, 7 * time.Second},
+		"third failure":              {grafana.ErrUnreachable, 3, 10 * time.Minute, 15 * time.Second, 21 * time.Second},
+		"a long outage: 5 a minute":  {grafana.ErrUnreachable, 1000, 10 * time.Minute, 15 * time.Second, 21 * time.Second},
+		"an outage, resync off":      {grafana.ErrUnreachable, 1000, 0, 15 * time.Second, 21 * time.Second},
 		"asked to wait":              {&grafana.Error{RetryAfter: time.Minute}, 1, 10 * time.Minute, time.Minute, time.Minute},
 		"token refused":              {grafana.ErrUnauthorized, 0, 5 * time.Second, 270 * time.Second, 330 * time.Second},
 		"no credentials: a watch":    {credentialsNotFound("x"), 0, time.Minute, 0, 0},
@@ -122,7 +130,7 @@ func TestNextCheck(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range 100 { // jitter
-				got := nextCheck(now, classify(ID{}, row.err), row.err, row.failures, row.resync)
+				got := nextCheck(now, classify("", row.err), row.err, row.failures, row.resync)
 				if row.to == 0 {
 					if !got.IsZero() {
 						t.Fatalf("next check in %s, want none", got.Sub(now))
@@ -132,5 +140,22 @@ func TestNextCheck(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestNoMinuteOfAnOutageHasMoreThanFiveChecks(t *testing.T) {
+	down := classify("", grafana.ErrUnreachable)
+	for range 1000 { // jitter
+		now := time.Unix(1_700_000_000, 0)
+		var checks []time.Time
+		for failures := 1; failures <= 20; failures++ {
+			checks = append(checks, now)
+			now = nextCheck(now, down, grafana.ErrUnreachable, failures, time.Minute)
+		}
+		for i := range checks[5:] {
+			if took := checks[i+5].Sub(checks[i]); took < time.Minute {
+				t.Fatalf("six checks from the %dth on within %s", i+1, took)
+			}
+		}
 	}
 }

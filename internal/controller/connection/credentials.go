@@ -18,17 +18,38 @@ import (
 type credentials struct {
 	token    grafana.Token
 	ca       []byte
+	cert     []byte
+	key      []byte // of cert
 	versions string // of the Secrets read
 }
 
-// secretRefs returns the Secrets that a connection names: its token, then its CA, if any.
-func secretRefs(spec *v1alpha1.ConnectionSpec) []v1alpha1.SecretKeyReference {
-	refs := []v1alpha1.SecretKeyReference{spec.Credentials.TokenSecretRef}
-	if spec.TLS != nil && spec.TLS.CASecretRef != nil {
-		refs = append(refs, *spec.TLS.CASecretRef)
+// secretRef is a Secret that a connection names, the keys of it that are read, and where their content goes.
+type secretRef struct {
+	name string
+	keys []string
+	put  func(*credentials, [][]byte)
+}
+
+// secretRefs returns the Secrets that a connection names: its token, then its CA and its client certificate, if any.
+func secretRefs(spec *v1alpha1.ConnectionSpec) []secretRef {
+	token := spec.Credentials.TokenSecretRef
+	refs := []secretRef{{token.Name, []string{token.Key}, func(c *credentials, content [][]byte) { c.token = grafana.NewToken(content[0]) }}}
+	if spec.TLS == nil {
+		return refs
+	}
+	if ca := spec.TLS.CASecretRef; ca != nil {
+		refs = append(refs, secretRef{ca.Name, []string{ca.Key}, func(c *credentials, content [][]byte) { c.ca = given(content[0]) }})
+	}
+	if client := spec.TLS.ClientCertSecretRef; client != nil {
+		refs = append(refs, secretRef{client.Name, []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey}, func(c *credentials, content [][]byte) {
+			c.cert, c.key = given(content[0]), given(content[1])
+		}})
 	}
 	return refs
 }
+
+// given returns content that is there, if it is empty too: nothing would mean that none is asked for.
+func given(content []byte) []byte { return append([]byte{}, content...) }
 
 // secretNamespace returns where the Secrets of a connection live: beside it, or in the operator's namespace.
 func (r *Reconciler) secretNamespace(conn v1alpha1.Connection) string {
@@ -45,7 +66,7 @@ func (r *Reconciler) cachedVersions(ctx context.Context, conn v1alpha1.Connectio
 	for _, ref := range secretRefs(conn.GetSpec()) {
 		meta := &metav1.PartialObjectMetadata{}
 		meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-		key := client.ObjectKey{Namespace: r.secretNamespace(conn), Name: ref.Name}
+		key := client.ObjectKey{Namespace: r.secretNamespace(conn), Name: ref.name}
 		if err := r.client.Get(ctx, key, meta); err != nil {
 			return "", false
 		}
@@ -57,36 +78,38 @@ func (r *Reconciler) cachedVersions(ctx context.Context, conn v1alpha1.Connectio
 // credentials reads the Secrets of the connection, live.
 func (r *Reconciler) credentials(ctx context.Context, conn v1alpha1.Connection) (credentials, error) {
 	var (
-		contents [][]byte
 		versions []string
 		result   credentials
 	)
 	namespace := r.secretNamespace(conn)
 	for _, ref := range secretRefs(conn.GetSpec()) {
+		if namespace == r.operatorNamespace && strings.HasPrefix(ref.name, helmReleasePrefix) {
+			return result, noCredentials(ref.name, "a release of Helm")
+		}
 		secret := &corev1.Secret{}
-		err := r.live.Get(ctx, client.ObjectKey{Namespace: namespace, Name: ref.Name}, secret)
+		err := r.live.Get(ctx, client.ObjectKey{Namespace: namespace, Name: ref.name}, secret)
 		if apierrors.IsNotFound(err) {
 			return result, credentialsNotFound("Secret %q does not exist in namespace %q. Create it; it is used as soon as it is there.",
-				ref.Name, namespace)
+				ref.name, namespace)
 		}
 		if err != nil {
 			return result, err
 		}
 		versions = append(versions, version(secret))
 		result.versions = strings.Join(versions, ",")
-		if secret.Type == fingerprint.SecretType {
-			return result, credentialsInvalid("Secret %q is the operator's own and holds no credentials. Name another one.", ref.Name)
+		if what := foreign(secret.Type); what != "" && (namespace == r.operatorNamespace || secret.Type == fingerprint.SecretType) {
+			return result, noCredentials(ref.name, what)
 		}
-		content, found := secret.Data[ref.Key]
-		if !found {
-			return result, credentialsNotFound("Secret %q in namespace %q has no key %q. Add it; it is used as soon as it is there.",
-				ref.Name, namespace, ref.Key)
+		var contents [][]byte
+		for _, key := range ref.keys {
+			content, found := secret.Data[key]
+			if !found {
+				return result, credentialsNotFound("Secret %q in namespace %q has no key %q. Add it; it is used as soon as it is there.",
+					ref.name, namespace, key)
+			}
+			contents = append(contents, content)
 		}
-		contents = append(contents, content)
-	}
-	result.token = grafana.NewToken(contents[0])
-	if len(contents) > 1 {
-		result.ca = contents[1]
+		ref.put(&result, contents)
 	}
 	ref := conn.GetSpec().Credentials.TokenSecretRef
 	switch {
@@ -100,6 +123,23 @@ func (r *Reconciler) credentials(ctx context.Context, conn v1alpha1.Connection) 
 			"does not take. Put a service account token (glsa_...) of the stack there.", ref.Key, ref.Name)
 	}
 	return result, nil
+}
+
+// helmReleasePrefix is how the names of the Secrets begin in which Helm keeps its releases, with all values that they were given.
+const helmReleasePrefix = "sh.helm.release."
+
+// foreign says what a Secret of the operator's namespace is that holds no credentials for Grafana, whoever may write a connection.
+func foreign(secretType corev1.SecretType) string {
+	switch secretType {
+	case fingerprint.SecretType:
+		return "the operator's own"
+	case corev1.SecretTypeServiceAccountToken:
+		return "the token of a ServiceAccount of Kubernetes"
+	case "helm.sh/release.v1":
+		return "a release of Helm"
+	default:
+		return ""
+	}
 }
 
 func version(o metav1.Object) string { return string(o.GetUID()) + "/" + o.GetResourceVersion() }

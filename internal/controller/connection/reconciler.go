@@ -2,6 +2,7 @@ package connection
 
 import (
 	"context"
+	"errors"
 	"math"
 	"time"
 
@@ -32,6 +33,7 @@ type Reconciler struct {
 
 	objects Objects
 	served  Served
+	policy  Policy
 }
 
 // Reconcile lets the connection go if it is being deleted and nobody needs it; else it makes sure that it stays while somebody
@@ -44,7 +46,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	if r.registry.entry(idOf(conn)).isBehind(conn) {
+	e := r.registry.entry(IDFor(conn))
+	defer e.turn.Leave(req.NamespacedName)
+	if e.isBehind(conn) {
 		return ctrl.Result{}, nil // or what was written would be written again
 	}
 	if gone, err := r.letGo(ctx, conn); gone || err != nil {
@@ -59,11 +63,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	found, err := r.check(ctx, conn)
+	if errors.Is(err, ErrParked) {
+		return ctrl.Result{}, nil
+	}
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	if found.fresh && found.Class == status.None {
-		r.objects.Listed(ctx, idOf(conn))
+	if found.survey != nil && found.Class == status.None {
+		r.objects.Listed(ctx, IDFor(conn), found.listing)
 	}
 	return r.report(ctx, conn, found)
 }
@@ -77,7 +84,7 @@ func (r *Reconciler) keep(ctx context.Context, conn v1alpha1.Connection) error {
 	controllerutil.AddFinalizer(conn, v1alpha1.Finalizer)
 	err := r.client.Patch(ctx, conn, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}))
 	if err == nil {
-		r.registry.entry(idOf(conn)).wrote(conn)
+		r.registry.entry(IDFor(conn)).wrote(conn)
 	}
 	return err
 }
@@ -88,7 +95,7 @@ func (r *Reconciler) letGo(ctx context.Context, conn v1alpha1.Connection) (gone 
 	if conn.GetDeletionTimestamp().IsZero() {
 		return false, nil
 	}
-	id := idOf(conn)
+	id := IDFor(conn)
 	patch, ours, err := finalizer.Removal(conn.GetFinalizers())
 	if err != nil {
 		return false, err
@@ -97,10 +104,10 @@ func (r *Reconciler) letGo(ctx context.Context, conn v1alpha1.Connection) (gone 
 		r.registry.Remove(id)
 		return true, nil
 	}
-	if n, err := r.objects.Users(ctx, id); n > 0 || err != nil {
+	if n, err := r.objects.Users(ctx, conn); n > 0 || err != nil {
 		return false, err
 	}
-	if inUse, err := r.objects.InUse(ctx, id); inUse || err != nil {
+	if inUse, err := r.objects.InUse(ctx, conn); inUse || err != nil {
 		return false, err
 	}
 	if err := r.client.Patch(ctx, conn, patch); client.IgnoreNotFound(err) != nil {
@@ -113,40 +120,47 @@ func (r *Reconciler) letGo(ctx context.Context, conn v1alpha1.Connection) (gone 
 // report writes what was found into the status, if that changes it, and says when to look again. The number of users is counted
 // with each check. A restart alone is no reason to write it.
 func (r *Reconciler) report(ctx context.Context, conn v1alpha1.Connection, found finding) (ctrl.Result, error) {
+	e := r.registry.entry(IDFor(conn))
 	old, _ := conn.DeepCopyObject().(v1alpha1.Connection) // a copy has the type of its original
 	st := conn.GetStatus()
 	if found.Class == status.None {
 		st.URL = conn.GetSpec().URL
 	}
-	if !conn.GetDeletionTimestamp().IsZero() {
-		found.Verdict = inUse
+	leaving := !conn.GetDeletionTimestamp().IsZero()
+	e.leaves(leaving)
+	if leaving {
+		found.Verdict = inUse(e.id)
 	}
 	found.Apply(&st.Conditions, conn.GetGeneration())
 	st.ObservedGeneration = conn.GetGeneration()
 	changed := !equality.Semantic.DeepEqual(old.GetStatus(), st)
 	if found.fresh && (changed || !found.first) {
-		n, err := r.objects.Users(ctx, idOf(conn))
+		n, err := r.objects.Users(ctx, conn)
 		if err != nil {
 			return ctrl.Result{}, err
 		}
 		st.SecureValues = new(int32(min(n, math.MaxInt32))) //nolint:gosec // bounded
+		if found.survey != nil {
+			st.UnownedValues = new(int32(min(found.survey.Unowned, math.MaxInt32))) //nolint:gosec // bounded
+		}
 		changed = !equality.Semantic.DeepEqual(old.GetStatus(), st)
 	}
 	if changed {
 		if err := r.client.Status().Patch(ctx, conn, client.MergeFrom(old)); err != nil {
 			return ctrl.Result{}, client.IgnoreNotFound(err)
 		}
-		r.registry.entry(idOf(conn)).wrote(conn)
-		r.announce(old, conn, found.Verdict)
+		e.wrote(conn)
+		r.announce(ctx, old, conn, found.Verdict)
 	}
-	return ctrl.Result{RequeueAfter: r.registry.entry(idOf(conn)).untilNext(r.now())}, nil
+	return ctrl.Result{RequeueAfter: e.untilNext(r.now())}, nil
 }
 
-// announce emits one event where the reason of Ready has changed.
-func (r *Reconciler) announce(old, conn v1alpha1.Connection, verdict status.Verdict) {
+// announce emits one event, and a line in the log, where the reason of Ready has changed.
+func (r *Reconciler) announce(ctx context.Context, old, conn v1alpha1.Connection, verdict status.Verdict) {
 	if status.Reason(old.GetStatus().Conditions) == verdict.Reason {
 		return
 	}
+	ctrl.LoggerFrom(ctx).Info("Reason of Ready changed", "reason", verdict.Reason, "message", verdict.Message)
 	eventType := corev1.EventTypeNormal
 	if verdict.Class != status.None {
 		eventType = corev1.EventTypeWarning

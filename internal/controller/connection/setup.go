@@ -14,10 +14,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/errorlog"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/gate"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/watchdog"
 )
 
-// +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanaconnections;clustergrafanaconnections,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanaconnections;clustergrafanaconnections,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanaconnections/status;clustergrafanaconnections/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
@@ -42,8 +44,12 @@ type Options struct {
 	Objects Objects
 	// Served is which kinds of connection are served.
 	Served Served
+	// Policy is what connections may lead to.
+	Policy Policy
 	// MaxConcurrentReconciles bounds the connections of a kind that are checked at a time.
 	MaxConcurrentReconciles int
+	// Watchdog watches over the work; nil is none.
+	Watchdog *watchdog.Watchdog
 }
 
 // Setup adds the controllers of both kinds of connection to the manager and returns the registry that they keep. Objects
@@ -58,6 +64,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, wakeObject func(gate.Key), opt
 			waker.Wake(id.key())
 		}
 	})
+	registry.share(opts.MaxConcurrentReconciles)
 
 	for kind, newObject := range map[v1alpha1.ConnectionKind]func() v1alpha1.Connection{
 		v1alpha1.KindGrafanaConnection:        func() v1alpha1.Connection { return &v1alpha1.GrafanaConnection{} },
@@ -77,27 +84,29 @@ func Setup(ctx context.Context, mgr ctrl.Manager, wakeObject func(gate.Key), opt
 			userAgent:         opts.UserAgent,
 			objects:           opts.Objects,
 			served:            opts.Served,
+			policy:            opts.Policy,
 			now:               time.Now,
 		}
-		if err := r.setup(ctx, mgr, wakers[kind], opts.MaxConcurrentReconciles); err != nil {
+		if err := r.setup(ctx, mgr, wakers[kind], opts); err != nil {
 			return nil, fmt.Errorf("controller of %s: %w", kind, err)
 		}
 	}
 	return registry, nil
 }
 
-func (r *Reconciler) setup(ctx context.Context, mgr ctrl.Manager, waker *Waker, workers int) error {
+func (r *Reconciler) setup(ctx context.Context, mgr ctrl.Manager, waker *Waker, opts Options) error {
 	err := mgr.GetFieldIndexer().IndexField(ctx, r.newObject(), secretsIndex, func(o client.Object) []string {
 		conn, _ := o.(v1alpha1.Connection) // the index is of this kind
 		var names []string
 		for _, ref := range secretRefs(conn.GetSpec()) {
-			names = append(names, ref.Name)
+			names = append(names, ref.name)
 		}
 		return names
 	})
 	if err != nil {
 		return err
 	}
+	errorLog := errorlog.New(mgr.GetLogger(), string(r.kind))
 	return ctrl.NewControllerManagedBy(mgr).
 		For(r.newObject()).
 		// A new token or CA is used at once.
@@ -105,11 +114,13 @@ func (r *Reconciler) setup(ctx context.Context, mgr ctrl.Manager, waker *Waker, 
 		// A connection that an object's calls put in doubt is checked out of turn.
 		WatchesRawSource(waker).
 		WithOptions(controller.Options{
-			MaxConcurrentReconciles: workers,
+			MaxConcurrentReconciles: opts.MaxConcurrentReconciles,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Second, 5*time.Minute),
 			EnableWarmup:            new(true),
+			NewQueue:                opts.Watchdog.Queue,
+			LogConstructor:          errorLog.Of,
 		}).
-		Complete(r)
+		Complete(opts.Watchdog.Reconciler(errorLog.Reconciler(r)))
 }
 
 // namingSecret returns the connections that read the given Secret.

@@ -2,9 +2,11 @@ package securevalue
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
@@ -22,8 +24,14 @@ type outcome struct {
 	did     action               // the last step
 	value   *grafana.SecureValue // as Grafana showed it last; nil if it was not asked, or shows nothing
 	adopted bool                 // what was written over was not the object's own
+	drift   driftKind            // what the write corrected
+	bare    bool                 // Grafana did not keep the labels of what was written
+	undone  bool                 // so that it was deleted again
 	heir    string               // the object to which the value was left, if it was
 }
+
+// isWrite reports whether a version was made.
+func (o outcome) isWrite() bool { return o.did == create || o.did == update }
 
 // settle takes the steps that decide names, until the place holds what is desired.
 func (r *Reconciler) settle(
@@ -39,19 +47,19 @@ func (r *Reconciler) settle(
 		case keep, drop:
 			return outcome{did: step, value: seen.found}, nil
 		case wait:
-			return outcome{}, errLeaving
+			return outcome{}, leaving(seen.from)
 		case remove:
 			return outcome{did: step}, deleteForSure(ctx, session)
 		case bequeath:
-			err := r.bequeath(ctx, seen.heir, want.place, seen.found)
+			err := r.bequeath(ctx, sv, seen.heir, want.place, seen.found)
 			return outcome{did: step, value: seen.found, heir: seen.heir.Name}, err
 		case create, update:
-			answer, err := write(ctx, session, want, seen.found)
-			if err == nil {
-				return outcome{did: step, value: answer, adopted: step == update && seen.owner != own}, nil
-			}
-			if !isChangedMeanwhile(err) {
+			if err := r.stillAllowed(ctx, sv, want); err != nil {
 				return outcome{}, err
+			}
+			result, err := write(ctx, session, want, seen)
+			if result.bare || !isChangedMeanwhile(err) {
+				return result, err
 			}
 			changed = err
 		case look:
@@ -80,42 +88,50 @@ func (r *Reconciler) look(
 	} else {
 		seen.owner = r.ownerOf(ctx, session.Place(), want.marks, found)
 	}
-	if want.absent && mayRemove(want, seen) {
-		seen.heir, err = r.heirOf(ctx, sv, want.place)
+	// A value that does not prove whose it is could not be left to anybody: the heir would take it for a stranger's.
+	if _, proved := residentOf(found.Labels, found.Annotations); want.absent && proved && mayRemove(want, seen) {
+		seen.heir, err = r.heirOf(ctx, sv, want.place, seen.owner)
 	}
 	return seen, err
 }
 
 // write makes the place hold what is desired: a new secure value, or one over what was found. Where Grafana drops our labels,
 // a new one is taken out again.
-func write(ctx context.Context, session *connection.Session, want *desired, found *grafana.SecureValue) (*grafana.SecureValue, error) {
-	do := session.Create
-	if found != nil {
-		do = session.Update
+func write(ctx context.Context, session *connection.Session, want *desired, seen observed) (outcome, error) {
+	result, do := outcome{did: create, drift: driftOf(want, seen)}, session.Create
+	if seen.found != nil {
+		result.did, result.adopted, do = update, !isMine(seen), session.Update
 	}
-	answer, err := do(ctx, want.secureValue(found))
+	answer, err := do(ctx, want.secureValue(seen.found))
 	if err != nil {
-		return nil, err
+		return result, err
 	}
-	if !want.marks.labelled(answer) {
-		if found == nil {
+	result.value = answer
+	if result.bare = !want.marks.labelled(answer.Labels); result.bare {
+		if seen.found == nil {
 			err = deleteForSure(ctx, session)
+			result.undone = err == nil
 		}
-		return nil, errors.Join(session.LabelsNotKept(), err)
+		return result, errors.Join(session.LabelsNotKept(), err)
 	}
 	if answer.Version != 0 {
-		return answer, nil
+		return result, nil
 	}
 	// The write is accepted, and its version not told: ask once. Where that fails, the answer stands as it is.
 	if shown, err := session.Get(ctx); err == nil {
-		return shown, nil
+		result.value = shown
 	}
-	return answer, nil
+	return result, nil
 }
 
 // isChangedMeanwhile reports whether a write failed because the place is not as it was when it was looked at.
 func isChangedMeanwhile(err error) bool {
 	return errors.Is(err, grafana.ErrAlreadyExists) || errors.Is(err, grafana.ErrConflict) || errors.Is(err, grafana.ErrNotFound)
+}
+
+// isUnknownOutcome reports whether a call may have had its effect although it failed.
+func isUnknownOutcome(err error) bool {
+	return errors.Is(err, grafana.ErrUnreachable) || errors.Is(err, grafana.ErrUnavailable) || errors.Is(err, grafana.ErrInvalidResponse)
 }
 
 // secureValue returns the body of a write: over what was found, whose labels and annotations that are not ours are kept, and
@@ -147,10 +163,10 @@ func deleteForSure(ctx context.Context, session *connection.Session) error {
 
 // prepare makes sure, before the first write to a place, that the object carries our finalizer and names the place as its
 // intent.
-func (r *Reconciler) prepare(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, p place) error {
+func (r *Reconciler) prepare(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, want *desired) error {
 	about := intentOf(sv)
-	if about.place != p {
-		about = intent{place: p}
+	if about.place != want.place && !want.keepIntent {
+		about = intent{place: want.place}
 	}
 	return r.intend(ctx, sv, about)
 }
@@ -177,9 +193,18 @@ func (r *Reconciler) letGo(ctx context.Context, sv *v1alpha1.GrafanaSecureValue)
 	return client.IgnoreNotFound(r.patch(ctx, sv, sv, patch))
 }
 
-// patchStatus makes the status of sv the changed one.
+// patchStatus makes the status of sv the changed one. The patch tests the UID: another object may have the name by now. (Of a merge
+// patch to the status the API server does not look at the UID.)
 func (r *Reconciler) patchStatus(ctx context.Context, sv, changed *v1alpha1.GrafanaSecureValue) error {
-	return r.send(ctx, sv, changed, client.MergeFrom(sv.DeepCopy()), func(answer client.Object, patch client.Patch) error {
+	data, err := json.Marshal([]map[string]any{
+		{"op": "test", "path": "/metadata/uid", "value": sv.UID},
+		{"op": "add", "path": "/status", "value": changed.Status},
+	})
+	if err != nil {
+		return err
+	}
+	patch := client.RawPatch(types.JSONPatchType, data)
+	return r.send(ctx, sv, changed, patch, func(answer client.Object, patch client.Patch) error {
 		return r.client.Status().Patch(ctx, answer, patch)
 	})
 }

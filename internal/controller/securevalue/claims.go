@@ -3,7 +3,6 @@ package securevalue
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -72,9 +71,10 @@ func (r *Reconciler) reach(ctx context.Context, ref v1alpha1.ConnectionReference
 	return connection.ServerOf(conn.GetSpec().URL), conn.GetSpec().Namespace, true
 }
 
-// heirOf returns another object of the namespace that names the place p, which sv leaves, and stays there: the oldest one, as the
-// API server shows it; nil if there is none.
-func (r *Reconciler) heirOf(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, p place) (*v1alpha1.GrafanaSecureValue, error) {
+// heirOf returns another object of the namespace that is to have the value at the place p, which sv leaves and whose owner is known:
+// the oldest that follows there, as the API server shows it; nil if there is none. One that has an earlier intent to finish is
+// passed over; if all have, it is a fault.
+func (r *Reconciler) heirOf(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, p place, whose owner) (*v1alpha1.GrafanaSecureValue, error) {
 	candidates, err := r.followers(ctx, sv, p)
 	if err != nil {
 		return nil, err
@@ -82,52 +82,81 @@ func (r *Reconciler) heirOf(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 	slices.SortFunc(candidates, func(a, b v1alpha1.GrafanaSecureValue) int {
 		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 	})
+	var occupied error
 	for i := range candidates {
 		heir := &v1alpha1.GrafanaSecureValue{}
 		err := r.live.Get(ctx, keyOf(&candidates[i]), heir)
 		if client.IgnoreNotFound(err) != nil {
 			return nil, err
 		}
-		if err == nil && r.follows(ctx, sv, heir, p) {
+		_, stray := strayIntent(heir, seenBy(heir, p))
+		switch {
+		case err != nil:
+		case whose == own && r.inherits(ctx, sv, heir, p):
+			return heir, nil
+		case !r.follows(ctx, sv, heir, p):
+		case stray:
+			occupied = cmp.Or(occupied, busy(heir.Name))
+		default:
 			return heir, nil
 		}
 	}
-	return nil, nil
+	return nil, occupied
 }
 
-// followers returns the objects that the cache shows to follow sv at the place p. They are the cache's own and must not be changed.
+// followers returns the objects that the cache shows to follow sv at the place p, or to inherit from it there. They are the cache's
+// own and must not be changed.
 func (r *Reconciler) followers(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, p place) ([]v1alpha1.GrafanaSecureValue, error) {
 	list := &v1alpha1.GrafanaSecureValueList{}
-	err := r.client.List(ctx, list, client.InNamespace(sv.Namespace), client.MatchingFields{nameIndex: p.name}, client.UnsafeDisableDeepCopy)
+	err := r.client.List(ctx, list, client.InNamespace(sv.Namespace), client.MatchingFields{nameIndex: bucket(p.name)}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return nil, err
+	}
 	var found []v1alpha1.GrafanaSecureValue
 	for i := range list.Items {
-		if r.follows(ctx, sv, &list.Items[i], p) {
-			found = append(found, list.Items[i])
+		if other := &list.Items[i]; r.follows(ctx, sv, other, p) || r.inherits(ctx, sv, other, p) {
+			found = append(found, *other)
 		}
 	}
-	return found, err
+	return found, nil
 }
 
 // follows reports whether another object than sv names the place p in its spec and is not being deleted.
 func (r *Reconciler) follows(ctx context.Context, sv, other *v1alpha1.GrafanaSecureValue, p place) bool {
-	if other.Name == sv.Name || !other.DeletionTimestamp.IsZero() || other.SecureValueName() != p.name {
-		return false
-	}
-	if other.Spec.ConnectionRef == p.connection {
+	return other.Name != sv.Name && other.DeletionTimestamp.IsZero() && other.SecureValueName() == p.name &&
+		r.isSame(ctx, sv.Namespace, p.connection, other.Spec.ConnectionRef)
+}
+
+// inherits reports whether sv has left the value at p to another object before, which a crash kept it from recording.
+func (r *Reconciler) inherits(ctx context.Context, sv, other *v1alpha1.GrafanaSecureValue, p place) bool {
+	about := intentOf(other)
+	return about.from == sv.Name && other.Name != sv.Name && other.DeletionTimestamp.IsZero() && about.place.name == p.name &&
+		r.isSame(ctx, sv.Namespace, p.connection, about.place.connection)
+}
+
+// isSame reports whether two connections of a namespace are one, or known to lead to the same place.
+func (r *Reconciler) isSame(ctx context.Context, namespace string, a, b v1alpha1.ConnectionReference) bool {
+	if a == b {
 		return true
 	}
-	server, namespace, known := r.reach(ctx, p.connection, sv.Namespace)
-	otherServer, otherNamespace, otherKnown := r.reach(ctx, other.Spec.ConnectionRef, other.Namespace)
-	return known && otherKnown && server == otherServer && namespace == otherNamespace
+	server, at, known := r.reach(ctx, a, namespace)
+	otherServer, otherAt, otherKnown := r.reach(ctx, b, namespace)
+	return known && otherKnown && server == otherServer && at == otherAt
+}
+
+// seenBy returns the place p as an object that follows there reaches it.
+func seenBy(heir *v1alpha1.GrafanaSecureValue, p place) place {
+	p.connection = heir.Spec.ConnectionRef
+	return p
 }
 
 // bequeath records on the heir that the value at p is its own to delete, should it never come to write there. It is one patch,
 // refused by the API server if the heir has changed meanwhile.
-func (r *Reconciler) bequeath(ctx context.Context, heir *v1alpha1.GrafanaSecureValue, p place, found *grafana.SecureValue) error {
-	p.connection = heir.Spec.ConnectionRef
-	if stray, yes := strayIntent(heir, p); yes {
-		return fmt.Errorf("GrafanaSecureValue %q, which is to follow at %s, has not finished with %s", heir.Name, p, stray)
+func (r *Reconciler) bequeath(ctx context.Context, sv, heir *v1alpha1.GrafanaSecureValue, p place, found *grafana.SecureValue) error {
+	resident, _ := residentOf(found.Labels, found.Annotations)
+	about := intent{place: seenBy(heir, p), from: resident.Name}
+	if resident.Name == sv.Name && r.inherits(ctx, sv, heir, p) {
+		about.place = intentOf(heir).place // which it may have left by now
 	}
-	resident, _ := residentOf(found)
-	return r.intend(ctx, heir, intent{place: p, from: resident.Name})
+	return r.intend(ctx, heir, about)
 }

@@ -27,14 +27,21 @@ const (
 	maxDecrypters       = 64
 )
 
+// maxTokenBytes bounds the token of sync-now, which status repeats.
+const maxTokenBytes = 253
+
 // desired is what one place shall hold: a value, or none.
 type desired struct {
 	place place
 	id    connection.ID
 	marks marks
 
-	adopt bool // what is nobody's there becomes ours
-	again bool // it is written once more, even if nothing changed
+	adopt      bool  // what is nobody's there becomes ours
+	again      bool  // it is written once more, even if nothing changed
+	report     bool  // what somebody else changes there is left alone
+	generation int64 // of the object that asks
+
+	keepIntent bool // the intent tells of another place that is not given up yet, and must not be replaced
 
 	absent    bool // nothing of ours shall be there
 	retain    bool // and what is there shall be left alone
@@ -67,9 +74,18 @@ func (r *Reconciler) desire(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 		decrypters:  sv.Spec.Decrypters,
 		adopt:       sv.Spec.AdoptionPolicy == v1alpha1.AdoptionPolicyAdopt,
 		again:       syncNow(sv) != "",
+		report:      sv.Spec.DriftPolicy == v1alpha1.DriftPolicyReport,
+		generation:  sv.Generation,
 	}
 	want.marks = marksOf(r.clusterID, client.ObjectKeyFromObject(sv), want.id)
-	return want, want.validate()
+	if n := len(syncNow(sv)); n > maxTokenBytes {
+		return nil, invalidSpec("The annotation %s is longer than %d bytes. Give it a shorter token, as $(date +%%s).",
+			v1alpha1.AnnotationSyncNow, maxTokenBytes)
+	}
+	if err := want.validate(); err != nil {
+		return nil, err
+	}
+	return want, want.checkLimits(conn, sv.Namespace)
 }
 
 // syncNow returns the token of the annotation that asks for one more write, if it was not answered yet.
@@ -114,6 +130,36 @@ func (d *desired) validate() error {
 	return nil
 }
 
+// checkLimits asks a shared connection whether it lets the namespace write what is desired.
+func (d *desired) checkLimits(conn v1alpha1.Connection, namespace string) error {
+	shared, ok := conn.(*v1alpha1.ClusterGrafanaConnection)
+	if !ok {
+		return nil
+	}
+	if prefix := namespace + "."; shared.Spec.RequireNamePrefix && !strings.HasPrefix(d.place.name, prefix) {
+		return refused(v1alpha1.ReasonNameNotAllowed, "%s requires that the name in Grafana begins with %q, and it is %q. Set spec.name to "+
+			"%q, or use another connection.", d.id, prefix, d.place.name, prefix+d.place.name)
+	}
+	allowed := shared.Spec.AllowedDecrypters
+	for _, decrypter := range d.decrypters {
+		if len(allowed) > 0 && !slices.Contains(allowed, decrypter) {
+			return refused(v1alpha1.ReasonDecrypterNotAllowed, "%s does not allow decrypter %q. Remove it from spec.decrypters, use "+
+				"another connection, or ask the owner of this one to allow it in spec.allowedDecrypters.", d.id, decrypter)
+		}
+	}
+	return nil
+}
+
+// stillAllowed asks again, before a write, whether the connection lets the namespace write what is desired: that may have been taken
+// away since the object's turn began.
+func (r *Reconciler) stillAllowed(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, want *desired) error {
+	conn, err := r.connectionOf(ctx, sv)
+	if err != nil {
+		return err
+	}
+	return want.checkLimits(conn, sv.Namespace)
+}
+
 // connectionOf returns the connection that spec names. One that is being deleted serves only those that hold a place on it.
 func (r *Reconciler) connectionOf(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) (v1alpha1.Connection, error) {
 	ref := sv.Spec.ConnectionRef
@@ -134,9 +180,11 @@ func (r *Reconciler) connectionOf(ctx context.Context, sv *v1alpha1.GrafanaSecur
 	return conn, nil
 }
 
-// holdsOn reports whether sv holds the place that its spec names on that connection.
+// holdsOn reports whether status says that sv wrote the place that its spec names on that connection. An intent, or a record made of
+// one, is not believed: whoever may edit the object may write it.
 func holdsOn(sv *v1alpha1.GrafanaSecureValue, ref v1alpha1.ConnectionReference, grafanaNamespace string) bool {
-	return slices.Contains(heldPlaces(sv), place{connection: ref, namespace: grafanaNamespace, name: sv.SecureValueName()})
+	record := findTarget(sv.Status.Targets, place{connection: ref, namespace: grafanaNamespace, name: sv.SecureValueName()})
+	return record != nil && record.Source != nil
 }
 
 // getConnection returns a connection, as the cache shows it. One of a kind that is not served is not found.
@@ -182,16 +230,23 @@ func (r *Reconciler) connectionNotFound(ctx context.Context, sv *v1alpha1.Grafan
 
 // checkAllowed asks the shared connection whether it serves the namespace.
 func (r *Reconciler) checkAllowed(ctx context.Context, conn *v1alpha1.ClusterGrafanaConnection, namespace string) error {
-	meta := &metav1.PartialObjectMetadata{}
-	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
-	if err := r.client.Get(ctx, client.ObjectKey{Name: namespace}, meta); client.IgnoreNotFound(err) != nil {
+	found, err := namespaceLabels(ctx, r.client, namespace)
+	if err != nil {
 		return err
 	}
-	if !allows(conn.Spec.AllowedNamespaces, meta.Labels) {
+	if !allows(conn.Spec.AllowedNamespaces, found) {
 		return notAllowed("ClusterGrafanaConnection %q does not allow namespace %q. Ask its owner to allow it in "+
 			"spec.allowedNamespaces, or use another connection.", conn.Name, namespace)
 	}
 	return nil
+}
+
+// namespaceLabels returns the labels of a namespace; none where it is gone.
+func namespaceLabels(ctx context.Context, reader client.Reader, namespace string) (map[string]string, error) {
+	meta := &metav1.PartialObjectMetadata{}
+	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+	err := reader.Get(ctx, client.ObjectKey{Name: namespace}, meta)
+	return meta.Labels, client.IgnoreNotFound(err)
 }
 
 // allows reports whether a namespace with these labels is allowed. Whatever is not understood allows nobody.
@@ -223,6 +278,10 @@ func (r *Reconciler) readSource(ctx context.Context, sv *v1alpha1.GrafanaSecureV
 	if err != nil {
 		return err
 	}
+	if secret.Type == fingerprint.SecretType {
+		return invalidSpec("Secret %q is the operator's own, and leaves the cluster nowhere. Name another one in "+
+			"spec.valueFrom.secretKeyRef.name.", ref.Name)
+	}
 	content, found := secret.Data[ref.Key]
 	if !found {
 		return waiting(v1alpha1.ReasonSecretKeyNotFound, "Secret %q has no key %q. Add it, or fix "+
@@ -234,7 +293,8 @@ func (r *Reconciler) readSource(ctx context.Context, sv *v1alpha1.GrafanaSecureV
 		return waiting(v1alpha1.ReasonValueEmpty, "Key %q of Secret %q is empty. Put a value of 1 to %d bytes there.",
 			ref.Key, ref.Name, grafana.MaxValueBytes)
 	case errors.Is(err, grafana.ErrValueTooLarge):
-		return refused(v1alpha1.ReasonValueTooLarge, "Key %q of Secret %q holds %d bytes. Grafana takes at most %d.",
+		return refused(v1alpha1.ReasonValueTooLarge, "Key %q of Secret %q holds %d bytes. Grafana takes at most %d. Put a shorter value "+
+			"there, or spread it over several keys, each with a GrafanaSecureValue of its own.",
 			ref.Key, ref.Name, len(content), grafana.MaxValueBytes)
 	case errors.Is(err, grafana.ErrValueNotUTF8):
 		return refused(v1alpha1.ReasonValueNotUTF8, "Key %q of Secret %q is not UTF-8 text, and Grafana takes nothing else. "+

@@ -56,10 +56,18 @@ func taken(want *desired, seen observed) error {
 				" --overwrite " + v1alpha1.AnnotationSyncNow + "=$(date +%s)"
 		}
 	case own, vacated, resident, leaver, stranger:
-		reason, message = v1alpha1.ReasonNameConflict, at+" belongs to another GrafanaSecureValue. It was left alone. Choose another "+
+		reason, message = v1alpha1.ReasonNameConflict, at+" belongs to "+holderOf(want.marks, seen.found)+". It was left alone. Choose another "+
 			"spec.name, or delete the other object."
 	}
 	return &takenError{status.NewFault(status.Elsewhere, reason, "%s", message)}
+}
+
+// holderOf says whose found is: by name only where that is an object of the namespace of the marks.
+func holderOf(m marks, found *grafana.SecureValue) string {
+	if whose, object := m.ownerOf(found); whose == resident && object.Namespace == m.object.Namespace {
+		return fmt.Sprintf("GrafanaSecureValue %q of this namespace", object.Name)
+	}
+	return "another GrafanaSecureValue"
 }
 
 // takenError is the fault that somebody else has the place.
@@ -72,9 +80,64 @@ func isTaken(err error) bool {
 	return ok
 }
 
+// driftedFault says what somebody else did to a value, and that it is left alone.
+func driftedFault(want *desired, seen observed) error {
+	why := "spec.driftPolicy is Report, so it is left as it is"
+	if !want.report {
+		why = fmt.Sprintf("It was corrected %d times within an hour before, so somebody else writes too: find out who. It is left as it is "+
+			"until then", maxCorrections)
+	}
+	kind := driftOf(want, seen)
+	return &driftedError{kind: kind, error: status.NewFault(status.Elsewhere, v1alpha1.ReasonDrifted,
+		"Secure value %q in Grafana namespace %q was %s by somebody else. %s. "+
+			"To write it again: kubectl annotate gsv %s -n %s --overwrite %s=$(date +%%s)", want.place.name, want.place.namespace,
+		kind, why, want.marks.object.Name, want.marks.object.Namespace, v1alpha1.AnnotationSyncNow)}
+}
+
+// driftedError is the fault that drift is left alone.
+type driftedError struct {
+	error
+	kind driftKind
+}
+
+func (e *driftedError) Unwrap() error { return e.error }
+
+// leaving says that another object of the namespace, which leaves a place to this one, has not let go of it yet.
+func leaving(name string) error {
+	return waiting(v1alpha1.ReasonNameConflict, "GrafanaSecureValue %q is leaving it to this object, and has not let go of it yet.", name)
+}
+
+// busy says that the object of the namespace which is to follow at a place is not ready for that.
+func busy(heir string) error {
+	return waiting(v1alpha1.ReasonNameConflict, "GrafanaSecureValue %q is to follow there, and has not finished with a place that it named "+
+		"before.", heir)
+}
+
+// isRefused reports whether a fault says that the connection does not serve the namespace.
+func isRefused(err error) bool {
+	fault, ok := errors.AsType[*status.Fault](err)
+	return ok && fault.Reason == v1alpha1.ReasonConnectionNotAllowed
+}
+
 // errStillThere says that Grafana shows a value that it said to have deleted.
 var errStillThere = status.NewFault(status.Time, v1alpha1.ReasonGrafanaUnavailable,
 	"Grafana shows the secure value that it said to have deleted. It is looked at again by itself.")
+
+// through is an error that was met while an object had the use of a connection, or asked for it.
+type through struct {
+	error
+	id connection.ID
+}
+
+func (t *through) Unwrap() error { return t.error }
+
+// metThrough names the connection to an error that speaks of it; nil stays nil.
+func metThrough(id connection.ID, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &through{err, id}
+}
 
 // classify is the table of what can be wrong with an object. It reports false for an error that says nothing of the object:
 // one of the Kubernetes API, or that it has to wait its turn.
@@ -86,8 +149,12 @@ func classify(err error) (status.Verdict, bool) {
 	if f, ok := errors.AsType[*status.Fault](err); ok {
 		return f.Verdict, true
 	}
+	var id connection.ID
+	if t, ok := errors.AsType[*through](err); ok {
+		id = t.id
+	}
 	if t, ok := errors.AsType[*connection.Trouble](err); ok {
-		return troubleVerdict(t), true
+		return troubleVerdict(id, t), true
 	}
 	e, ok := errors.AsType[*grafana.Error](err)
 	if !ok {
@@ -102,16 +169,15 @@ func classify(err error) (status.Verdict, bool) {
 	}
 	switch {
 	case errors.Is(err, grafana.ErrUnauthorized):
-		return verdict(status.Watch, v1alpha1.ReasonConnectionNotReady,
-			"Grafana refused the token of the connection"+code+". The connection's own status says what to do.")
+		return notReady(id, v1alpha1.ReasonUnauthorized), true
 	case errors.Is(err, grafana.ErrForbidden):
 		return verdict(status.Elsewhere, v1alpha1.ReasonForbidden,
-			fmt.Sprintf("The token of the connection lacks the action %s on this secure value%s. Grant it to its service account "+
-				"in Grafana.", e.Action(), code))
+			fmt.Sprintf("The token of %s lacks the action %s on this secure value%s. Grant it to its service account in Grafana. This "+
+				"object follows by itself. See: %s", id, e.Action(), code, id.Describe()))
 	case errors.Is(err, grafana.ErrAlreadyExists):
 		return verdict(status.Elsewhere, v1alpha1.ReasonAlreadyExists,
-			fmt.Sprintf("Grafana says that secure value %q exists, and does not show it to the token of this connection. Choose another "+
-				"spec.name, or grant the token secret.securevalues:read on secret.securevalues:*.", e.Name))
+			fmt.Sprintf("Grafana says that secure value %q exists, and does not show it to the token of %s. Choose another "+
+				"spec.name, or grant the token secret.securevalues:read on secret.securevalues:*.", e.Name, id))
 	case errors.Is(err, grafana.ErrInvalid):
 		message := "Grafana refused the secure value as invalid" + code
 		if len(e.Fields) > 0 {
@@ -120,21 +186,26 @@ func classify(err error) (status.Verdict, bool) {
 		return verdict(status.Here, v1alpha1.ReasonRejectedByGrafana, message+". Edit spec or the Secret.")
 	default:
 		return verdict(status.Time, v1alpha1.ReasonGrafanaUnavailable,
-			"The last call to Grafana failed"+code+". What Grafana holds may be old. It is tried again by itself.")
+			"The last call to Grafana through "+id.String()+" failed"+code+". What Grafana holds may be old. It is tried again by itself.")
 	}
 }
 
-func troubleVerdict(t *connection.Trouble) status.Verdict {
+func troubleVerdict(id connection.ID, t *connection.Trouble) status.Verdict {
 	if t.Verdict.Class == status.Time {
 		return status.Verdict{
 			Class: status.Time, Reason: v1alpha1.ReasonGrafanaUnavailable,
-			Message: "The connection cannot reach Grafana (" + t.Verdict.Reason + "). What Grafana holds may be old. " +
-				"It is tried again by itself.",
+			Message: id.String() + " cannot reach Grafana (" + t.Verdict.Reason + "). What Grafana holds may be old. It is tried again " +
+				"by itself. See: " + id.Describe(),
 		}
 	}
+	return notReady(id, t.Verdict.Reason)
+}
+
+// notReady says that a person must end the trouble of a connection, and where to read how.
+func notReady(id connection.ID, reason string) status.Verdict {
 	return status.Verdict{
 		Class: status.Watch, Reason: v1alpha1.ReasonConnectionNotReady,
-		Message: "The connection is not ready (" + t.Verdict.Reason + "). Its own status says what to do; this object follows by itself.",
+		Message: fmt.Sprintf("%s is not ready (%s). This object follows by itself. See: %s", id, reason, id.Describe()),
 	}
 }
 

@@ -68,7 +68,7 @@ const (
 // ownerOf tells from the marks alone whose found is. Of a resident it also returns the name.
 func (m marks) ownerOf(found *grafana.SecureValue) (owner, types.NamespacedName) {
 	cluster, mine := found.Labels[labelCluster], found.Labels[labelOwner]
-	resource, hashes := residentOf(found)
+	resource, hashes := residentOf(found.Labels, found.Annotations)
 	switch {
 	case managedElsewhere(found):
 		return managed, types.NamespacedName{}
@@ -85,22 +85,21 @@ func (m marks) ownerOf(found *grafana.SecureValue) (owner, types.NamespacedName)
 	}
 }
 
-// residentOf returns the object that the resource annotation names, and whether that hashes to the owner label.
-func residentOf(found *grafana.SecureValue) (types.NamespacedName, bool) {
-	namespace, name, _ := strings.Cut(found.Annotations[annotationResource], "/")
+// residentOf returns the object that the resource annotation of a value names, and whether that hashes to the owner label.
+func residentOf(labels, annotations map[string]string) (types.NamespacedName, bool) {
+	namespace, name, _ := strings.Cut(annotations[annotationResource], "/")
 	object := types.NamespacedName{Namespace: namespace, Name: name}
-	return object, found.Labels[labelOwner] == mark(found.Labels[labelCluster], namespace, name)
+	return object, labels[labelOwner] == mark(labels[labelCluster], namespace, name)
 }
 
-// labelled reports whether found carries the labels of these marks.
-func (m marks) labelled(found *grafana.SecureValue) bool {
-	return found.Labels[labelCluster] == m.cluster && found.Labels[labelOwner] == m.owner &&
-		found.Labels[labelConnection] == m.connection
+// labelled reports whether these are the labels of these marks.
+func (m marks) labelled(labels map[string]string) bool {
+	return labels[labelCluster] == m.cluster && labels[labelOwner] == m.owner && labels[labelConnection] == m.connection
 }
 
-// complete reports whether found carries all of these marks.
-func (m marks) complete(found *grafana.SecureValue) bool {
-	return m.labelled(found) && found.Annotations[annotationResource] == m.object.String()
+// complete reports whether labels and annotations of a value hold all of these marks.
+func (m marks) complete(labels, annotations map[string]string) bool {
+	return m.labelled(labels) && annotations[annotationResource] == m.object.String()
 }
 
 // put writes the marks into sv and keeps its other labels and annotations.

@@ -1,7 +1,10 @@
 package securevalue
 
 import (
+	"regexp"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 )
@@ -22,7 +25,11 @@ func (p place) String() string {
 	return strings.Join([]string{string(p.connection.Kind), p.connection.Name, p.namespace, p.name}, "/")
 }
 
-// parsePlace reads what String wrote. Anything else is no place.
+// grafanaNamespace is what the schema lets a connection name.
+var grafanaNamespace = regexp.MustCompile(`^(default|(org|stacks)-[1-9][0-9]{0,17})$`)
+
+// parsePlace reads what String wrote. Anything else is no place, and neither is one that no object could name: an annotation can be
+// edited by whoever may edit the object.
 func parsePlace(s string) (place, bool) {
 	f := strings.Split(s, "/")
 	if len(f) != 4 {
@@ -33,8 +40,11 @@ func parsePlace(s string) (place, bool) {
 		namespace:  f[2], name: f[3],
 	}
 	known := p.connection.Kind == v1alpha1.KindGrafanaConnection || p.connection.Kind == v1alpha1.KindClusterGrafanaConnection
-	return p, known && p.connection.Name != "" && p.namespace != "" && p.name != ""
+	return p, known && isName(p.connection.Name) && grafanaNamespace.MatchString(p.namespace) && isName(p.name)
 }
+
+// isName reports whether an object of Kubernetes or of Grafana can have that name.
+func isName(s string) bool { return len(validation.IsDNS1123Subdomain(s)) == 0 }
 
 // intent is what an object is about to do: to write to a place, where another object may have left a value for it.
 type intent struct {
@@ -59,7 +69,7 @@ func intentOf(sv *v1alpha1.GrafanaSecureValue) intent {
 		return intent{place: p}
 	}
 	if i := strings.LastIndex(s, "/"); i >= 0 {
-		if p, ok := parsePlace(s[:i]); ok {
+		if p, ok := parsePlace(s[:i]); ok && isName(s[i+1:]) {
 			return intent{place: p, from: s[i+1:]}
 		}
 	}

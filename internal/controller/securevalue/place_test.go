@@ -1,8 +1,10 @@
 package securevalue
 
 import (
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -18,7 +20,10 @@ func TestPlaceInAnAnnotation(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"", "x", "GrafanaConnection/prod/default", "GrafanaConnection/prod/default/", "GrafanaConnection//default/x",
-		"Secret/prod/default/x", "GrafanaConnection/prod/default/x/y",
+		"Secret/prod/default/x", "GrafanaConnection/prod/default/x/y", "GrafanaConnection/Prod/default/x",
+		"GrafanaConnection/prod/default/X", "GrafanaConnection/prod/default/..", "GrafanaConnection/prod/stacks-/x",
+		"GrafanaConnection/prod/org-01/x", "GrafanaConnection/prod/kube-system/x",
+		"GrafanaConnection/" + strings.Repeat("x", 254) + "/default/x",
 	} {
 		if p, ok := parsePlace(bad); ok {
 			t.Errorf("parsePlace(%q) = %v", bad, p)
@@ -34,7 +39,10 @@ func TestIntentInAnAnnotation(t *testing.T) {
 			t.Errorf("intent %q was read as %v", want, got)
 		}
 	}
-	for _, bad := range []string{"", "x", "GrafanaConnection/prod/default", testPlace.String() + "/a/b", "Secret/prod/default/x"} {
+	for _, bad := range []string{
+		"", "x", "GrafanaConnection/prod/default", testPlace.String() + "/a/b", testPlace.String() + "/A",
+		"Secret/prod/default/x",
+	} {
 		sv := &v1alpha1.GrafanaSecureValue{}
 		sv.Annotations = map[string]string{v1alpha1.AnnotationIntent: bad}
 		if got := intentOf(sv); got != (intent{}) {
@@ -69,6 +77,81 @@ func TestHeldPlaces(t *testing.T) {
 	}
 }
 
+func TestStatusTrusted(t *testing.T) {
+	ready := func(status metav1.ConditionStatus, reason string) []metav1.Condition {
+		return []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: status, Reason: reason}}
+	}
+	record := func(name string, generation int64) *v1alpha1.TargetStatus {
+		r := recorded()
+		r.Name, r.Generation = name, generation
+		return r
+	}
+	here, elsewhere := record("db", 2), record("other", 2)
+	blocked := ready(metav1.ConditionFalse, v1alpha1.ReasonDeletionBlocked)
+	for name, row := range map[string]struct {
+		observed   int64
+		conditions []metav1.Condition
+		first      *v1alpha1.TargetStatus
+		want       bool
+	}{
+		"Ready":                              {2, ready(metav1.ConditionTrue, v1alpha1.ReasonSynced), here, true},
+		"Ready for an earlier generation":    {1, ready(metav1.ConditionTrue, v1alpha1.ReasonSynced), here, false},
+		"Ready, written for an earlier one":  {2, ready(metav1.ConditionTrue, v1alpha1.ReasonSynced), record("db", 1), false},
+		"Ready elsewhere":                    {2, ready(metav1.ConditionTrue, v1alpha1.ReasonSynced), elsewhere, false},
+		"an old place blocked":               {2, blocked, here, true},
+		"an old place blocked, and an edit":  {2, blocked, record("db", 1), false},
+		"an old place blocked, and not here": {2, blocked, elsewhere, false},
+		"nothing recorded":                   {2, ready(metav1.ConditionTrue, v1alpha1.ReasonSynced), nil, false},
+		"not Ready":                          {2, ready(metav1.ConditionFalse, v1alpha1.ReasonForbidden), here, false},
+		"drifted":                            {2, ready(metav1.ConditionFalse, v1alpha1.ReasonDrifted), here, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sv := &v1alpha1.GrafanaSecureValue{}
+			sv.Generation, sv.Status.ObservedGeneration, sv.Status.Conditions = 2, row.observed, row.conditions
+			if row.first != nil {
+				sv.Status.Targets = []v1alpha1.TargetStatus{*row.first}
+			}
+			if got := isTrusted(sv, testPlace); got != row.want {
+				t.Errorf("isTrusted = %t, want %t", got, row.want)
+			}
+		})
+	}
+}
+
+func TestGraves(t *testing.T) {
+	vanished := func(name, uid string) *v1alpha1.GrafanaSecureValue {
+		sv := &v1alpha1.GrafanaSecureValue{}
+		sv.Namespace, sv.Name, sv.UID = "ns", name, types.UID(uid)
+		sv.Annotations = map[string]string{v1alpha1.AnnotationIntent: testPlace.String(), "other": "x"}
+		sv.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain
+		return sv
+	}
+	key := types.NamespacedName{Namespace: "ns", Name: "x"}
+	var m memory
+	m.bury(vanished("x", "1"))
+	grave := m.exhume(key)
+	if grave == nil || grave.UID != "1" || grave.Spec.DeletionPolicy != v1alpha1.DeletionPolicyRetain || len(heldPlaces(grave)) != 1 {
+		t.Fatalf("what is needed to give up its places is lost: %+v", grave)
+	}
+	if len(grave.Annotations) != 1 {
+		t.Errorf("more is kept than is needed: %v", grave.Annotations)
+	}
+	if m.unbury(vanished("x", "2")); m.exhume(key) == nil {
+		t.Error("it ends with another object of that name")
+	}
+	if m.unbury(vanished("x", "1")); m.exhume(key) != nil {
+		t.Error("it does not end")
+	}
+	for i := range maxBuried {
+		if !m.bury(vanished(strconv.Itoa(i), "1")) {
+			t.Fatalf("only %d are kept", i)
+		}
+	}
+	if m.bury(vanished("one-more", "1")) {
+		t.Error("there is no bound")
+	}
+}
+
 func TestMarks(t *testing.T) {
 	// Marks in Grafana must be recognised by every later version.
 	if got, want := testMarks.owner, "5f9467b5b0c7bf95bdce1b2a37adb4b417405ea1"; got != want {
@@ -98,6 +181,25 @@ func TestMarks(t *testing.T) {
 	}
 }
 
+func TestMemoryKeepsTheEnd(t *testing.T) {
+	deleting := &v1alpha1.GrafanaSecureValue{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "ns", Name: "x", ResourceVersion: "100", UID: "uid", Finalizers: []string{v1alpha1.Finalizer},
+	}}
+	deleting.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
+	answer := deleting.DeepCopy() // the API server removes the object, and says the version that it had
+	answer.Finalizers = nil
+	var m memory
+	m.remember(answer)
+	if got := m.newest(deleting); len(got.Finalizers) != 0 {
+		t.Error("the cache is believed that shows the finalizer still, which was removed")
+	}
+	anew := deleting.DeepCopy()
+	anew.UID, anew.ResourceVersion = "another", "101"
+	if got := m.newest(anew); got.UID != "another" {
+		t.Error("the end of an object is taken for that of a new one of its name")
+	}
+}
+
 func TestMemoryKeepsTheNewer(t *testing.T) {
 	object := func(version, uid string) *v1alpha1.GrafanaSecureValue {
 		return &v1alpha1.GrafanaSecureValue{ObjectMeta: metav1.ObjectMeta{
@@ -119,13 +221,12 @@ func TestMemoryKeepsTheNewer(t *testing.T) {
 		t.Error("the memory does not end once the cache shows it")
 	}
 	m.remember(object("100", "ours"))
-	m.bury(object("100", "ours"))
-	key := types.NamespacedName{Namespace: "ns", Name: "x"}
-	if got := m.exhume(key); got == nil || got.UID != "ours" {
-		t.Errorf("what an object that is gone held is forgotten: %v", got)
+	m.remember(object("98", "late"))
+	if got := m.newest(object("97", "cached")); got.UID != "ours" {
+		t.Error("an answer that comes late replaces a newer one")
 	}
-	m.forget(key)
-	if len(m.objects) != 0 || m.exhume(key) != nil {
+	m.forget(types.NamespacedName{Namespace: "ns", Name: "x"})
+	if len(m.objects) != 0 {
 		t.Error("an object that is gone is remembered")
 	}
 }

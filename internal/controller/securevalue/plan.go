@@ -14,10 +14,15 @@ import (
 // observed is what is known of one place: what the object remembers of it, and what Grafana showed.
 type observed struct {
 	held     bool                   // status or intent says that something of ours may be there
-	settled  bool                   // status says that this generation of the spec is there
+	settled  bool                   // the record says that this generation of the spec is there
+	trusted  bool                   // and nothing gives reason to ask Grafana whether that is still so
+	drifted  bool                   // status says that it is not, and that this is left alone
 	record   *v1alpha1.TargetStatus // what status remembers; nil if it holds no record
 	mayClaim bool                   // a value of our twin in another cluster may be taken
 	from     string                 // the object of our namespace from which the value there was inherited, if it was
+
+	suspect   bool // a LIST shows something else there
+	contested bool // drift was corrected as often as it may be
 
 	looked bool                         // Grafana was asked
 	found  *grafana.SecureValue         // what it showed; nil is nothing
@@ -31,7 +36,9 @@ func remembered(sv *v1alpha1.GrafanaSecureValue, p place) observed {
 	record := findTarget(sv.Status.Targets, p)
 	seen := observed{
 		held:    record != nil || about.place == p,
-		settled: isSettled(sv),
+		settled: isSettled(sv, record),
+		trusted: isTrusted(sv, p),
+		drifted: isDrifted(sv),
 		record:  record,
 		// An object that has held the place and lost it, or that found it taken, takes it only when somebody says so: the same
 		// object in two clusters would otherwise take it from each other for ever.
@@ -44,13 +51,24 @@ func remembered(sv *v1alpha1.GrafanaSecureValue, p place) observed {
 	return seen
 }
 
-// isSettled reports whether status says that this generation of the spec is in Grafana.
-func isSettled(sv *v1alpha1.GrafanaSecureValue) bool {
-	if sv.Status.ObservedGeneration != sv.Generation || len(sv.Status.Targets) == 0 {
+// isSettled reports whether the record says that this generation of the spec was written to its place, or found there.
+func isSettled(sv *v1alpha1.GrafanaSecureValue, record *v1alpha1.TargetStatus) bool {
+	return record != nil && record.Source != nil && record.Generation == sv.Generation
+}
+
+// isTrusted reports whether status alone says that this generation of the spec is at the wanted place. Where Ready is False, the last
+// look may have shown something else there, or failed half-way; that an old place could not be given up says nothing of the wanted one.
+func isTrusted(sv *v1alpha1.GrafanaSecureValue, wanted place) bool {
+	if sv.Status.ObservedGeneration != sv.Generation || len(sv.Status.Targets) == 0 || placeOf(sv.Status.Targets[0]) != wanted ||
+		!isSettled(sv, &sv.Status.Targets[0]) {
 		return false
 	}
-	// An object that could not give up an old place holds the new one.
 	return isReady(sv) || status.Reason(sv.Status.Conditions) == v1alpha1.ReasonDeletionBlocked
+}
+
+// isDrifted reports whether status says, of this generation, that drift is left alone.
+func isDrifted(sv *v1alpha1.GrafanaSecureValue) bool {
+	return sv.Status.ObservedGeneration == sv.Generation && status.Reason(sv.Status.Conditions) == v1alpha1.ReasonDrifted
 }
 
 func isReady(sv *v1alpha1.GrafanaSecureValue) bool {
@@ -75,8 +93,9 @@ const (
 //
 //	desired   known of the place                                   step
 //	present   nothing says that we ever wrote there                create
-//	present   same value, this generation already there            keep, unless it is to be written again
+//	present   same value, this generation trusted to be there      keep, unless it is to be written again
 //	present   anything else, Grafana not asked yet                 look
+//	present   nothing or ours, drifted, and drift is left alone    fault
 //	present   Grafana shows nothing                                create
 //	present   ours, same                                           keep, unless it is to be written again
 //	present   ours, differs                                        update
@@ -96,15 +115,17 @@ func decide(want *desired, seen observed) (action, error) {
 	switch {
 	case !seen.looked && !seen.held:
 		return create, nil
-	case !seen.looked && seen.settled && sameValue(want, seen.record) && !want.again:
+	case !seen.looked && seen.trusted && !seen.suspect && sameValue(want, seen.record) && !want.again:
 		return keep, nil
 	case !seen.looked:
 		return look, nil
+	case (seen.found == nil || isMine(seen)) && driftOf(want, seen) != "" && withheld(want, seen):
+		return "", driftedFault(want, seen)
 	case seen.found == nil:
 		return create, nil
-	case seen.owner == own && !want.again && !differs(want, seen):
+	case isMine(seen) && !want.again && !differs(want, seen):
 		return keep, nil
-	case seen.owner == own, seen.owner == vacated,
+	case isMine(seen), seen.owner == vacated,
 		want.adopt && (seen.owner == unmarked || seen.owner == abandoned),
 		want.adopt && seen.owner == twin && seen.mayClaim:
 		return update, nil
@@ -121,7 +142,7 @@ func decideAbsent(want *desired, seen observed) action {
 		return look
 	case seen.found == nil:
 		return drop
-	case seen.owner == leaver && inherited(seen):
+	case seen.owner == leaver && inherited(want, seen):
 		return wait
 	case !mayRemove(want, seen):
 		return drop
@@ -141,16 +162,16 @@ func mayRemove(want *desired, seen observed) bool {
 	case own:
 		return seen.found.Labels[labelConnection] == want.marks.connection
 	case vacated:
-		return inherited(seen)
+		return inherited(want, seen)
 	default:
 		return false
 	}
 }
 
 // inherited reports whether what Grafana showed carries the mark of the object that left it to this one.
-func inherited(seen observed) bool {
-	resident, _ := residentOf(seen.found)
-	return seen.from != "" && seen.from == resident.Name
+func inherited(want *desired, seen observed) bool {
+	resident, proved := residentOf(seen.found.Labels, seen.found.Annotations)
+	return seen.from != "" && proved && seen.from == resident.Name && want.marks.object.Namespace == resident.Namespace
 }
 
 // sameValue reports whether the value desired is the one that the record says is there: read from the same version of the
@@ -168,10 +189,10 @@ func differs(want *desired, seen observed) bool {
 	found, record := seen.found, seen.record
 	return !sameValue(want, record) ||
 		(found.Version != 0 && found.Version != record.Version) ||
-		(!found.CreatedAt.IsZero() && record.CreatedAt != nil && found.CreatedAt.Unix() != record.CreatedAt.Unix()) ||
+		!sameTime(found.CreatedAt, record) ||
 		found.Description != want.description ||
 		!sameSet(found.Decrypters, want.decrypters) ||
-		!want.marks.complete(found)
+		!want.marks.complete(found.Labels, found.Annotations)
 }
 
 func sameSet(a, b []string) bool {

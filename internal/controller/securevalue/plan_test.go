@@ -112,26 +112,26 @@ func TestDecide(t *testing.T) {
 		},
 		"in step": {
 			reason: "the same value of the same generation needs no question",
-			seen:   observed{held: true, settled: true, record: recorded()}, step: keep,
+			seen:   observed{held: true, settled: true, trusted: true, record: recorded()}, step: keep,
 		},
 		"secret edited, our key unchanged": {
 			reason: "an equal fingerprint is the same value, whatever version the Secret has",
-			seen:   observed{held: true, settled: true, record: recorded()},
+			seen:   observed{held: true, settled: true, trusted: true, record: recorded()},
 			record: func(t *v1alpha1.TargetStatus) { t.Source.ResourceVersion = "6" }, step: keep,
 		},
 		"fingerprint key lost, secret unchanged": {
 			reason: "an unchanged source is the same value, whatever key made the fingerprint",
-			seen:   observed{held: true, settled: true, record: recorded()},
+			seen:   observed{held: true, settled: true, trusted: true, record: recorded()},
 			record: func(t *v1alpha1.TargetStatus) { t.Fingerprint = "v1:lost:xyz" }, step: keep,
 		},
 		"rotated": {
 			reason: "a PUT follows a fresh GET",
-			seen:   observed{held: true, settled: true, record: recorded()},
+			seen:   observed{held: true, settled: true, trusted: true, record: recorded()},
 			record: func(t *v1alpha1.TargetStatus) { t.Source.ResourceVersion, t.Fingerprint = "6", "v1:k:old" }, step: look,
 		},
 		"another key of the same secret": {
 			reason: "the same version of a Secret holds other values under other keys",
-			seen:   observed{held: true, settled: true, record: recorded()},
+			seen:   observed{held: true, settled: true, trusted: true, record: recorded()},
 			record: func(t *v1alpha1.TargetStatus) { t.Source.Key, t.Fingerprint = "other", "v1:k:old" }, step: look,
 		},
 		"spec edited": {
@@ -189,10 +189,108 @@ func TestDecide(t *testing.T) {
 			seen:   observed{held: true, record: recorded(), looked: true, found: shown()},
 			found:  func(sv *grafana.SecureValue) { delete(sv.Labels, labelConnection) }, step: update,
 		},
-		"not marked": {
-			reason: "what nobody marked is not ours, even where our record says that we wrote there",
+		"marks removed": {
+			reason: "the value on record stays ours where somebody's write has dropped its labels",
 			seen:   observed{held: true, record: recorded(), looked: true, found: shown()},
+			found:  func(sv *grafana.SecureValue) { sv.Labels = nil }, step: update,
+		},
+		"created anew without marks": {
+			reason: "what somebody made there since is not ours, even where our record says that we wrote there",
+			seen:   observed{held: true, record: recorded(), looked: true, found: shown()},
+			found: func(sv *grafana.SecureValue) {
+				sv.Labels, sv.CreatedAt = nil, testTime.Add(time.Hour)
+			}, fault: v1alpha1.ReasonAlreadyExists,
+		},
+		"not marked, and never known": {
+			reason: "a record that tells of no write proves nothing",
+			seen:   observed{held: true, record: recorded(), looked: true, found: shown()},
+			record: func(t *v1alpha1.TargetStatus) { t.Source = nil },
 			found:  func(sv *grafana.SecureValue) { sv.Labels = nil }, fault: v1alpha1.ReasonAlreadyExists,
+		},
+		"suspected": {
+			reason: "a LIST is a hint, which Grafana is asked about",
+			seen:   observed{held: true, settled: true, trusted: true, suspect: true, record: recorded()}, step: look,
+		},
+		"suspected, and nothing is wrong": {
+			reason: "a hint alone is no reason to write",
+			seen:   observed{held: true, settled: true, suspect: true, record: recorded(), looked: true, found: shown()}, step: keep,
+		},
+		"drifted": {
+			reason: "Correct writes it again",
+			seen:   observed{held: true, settled: true, record: recorded(), looked: true, found: shown()},
+			found:  func(sv *grafana.SecureValue) { sv.Version++ }, step: update,
+		},
+		"deleted by somebody": {
+			reason: "Correct creates it again",
+			seen:   observed{held: true, settled: true, record: recorded(), looked: true}, step: create,
+		},
+		"drifted, with Report": {
+			reason: "the policy leaves it alone",
+			want:   func(d *desired) { d.report = true },
+			seen:   observed{held: true, settled: true, record: recorded(), looked: true, found: shown()},
+			found:  func(sv *grafana.SecureValue) { sv.Version++ }, fault: v1alpha1.ReasonDrifted,
+		},
+		"deleted by somebody, with Report": {
+			reason: "the policy leaves it alone",
+			want:   func(d *desired) { d.report = true },
+			seen:   observed{held: true, settled: true, record: recorded(), looked: true}, fault: v1alpha1.ReasonDrifted,
+		},
+		"created anew with our marks, with Report": {
+			reason: "the policy leaves it alone",
+			want:   func(d *desired) { d.report = true },
+			seen:   observed{held: true, settled: true, record: recorded(), looked: true, found: shown()},
+			found:  func(sv *grafana.SecureValue) { sv.CreatedAt = testTime.Add(time.Hour) }, fault: v1alpha1.ReasonDrifted,
+		},
+		"edited where no version is served, with Report": {
+			reason: "the policy leaves it alone",
+			want:   func(d *desired) { d.report = true },
+			seen:   observed{held: true, settled: true, record: recorded(), looked: true, found: shown()},
+			found: func(sv *grafana.SecureValue) {
+				sv.Version, sv.Description = 0, "theirs"
+			}, fault: v1alpha1.ReasonDrifted,
+		},
+		"drifted, and corrected too often": {
+			reason: "somebody else writes too: two would write for ever",
+			seen:   observed{held: true, settled: true, contested: true, record: recorded(), looked: true, found: shown()},
+			found:  func(sv *grafana.SecureValue) { sv.Version++ }, fault: v1alpha1.ReasonDrifted,
+		},
+		"drifted, and that was said": {
+			reason: "time alone does not begin the war again",
+			seen:   observed{held: true, settled: true, drifted: true, record: recorded(), looked: true, found: shown()},
+			found:  func(sv *grafana.SecureValue) { sv.Version++ }, fault: v1alpha1.ReasonDrifted,
+		},
+		"drifted, and put back": {
+			reason: "that ends it",
+			want:   func(d *desired) { d.report = true },
+			seen:   observed{held: true, settled: true, drifted: true, record: recorded(), looked: true, found: shown()}, step: keep,
+		},
+		"drifted, and not asked again": {
+			reason: "that it is still so is not known",
+			seen:   observed{held: true, settled: true, drifted: true, record: recorded()}, step: look,
+		},
+		"drifted with Report, then rotated": {
+			reason: "a rotation is our intent",
+			want:   func(d *desired) { d.report, d.source.ResourceVersion, d.fingerprint = true, "8", "v1:k:newer" },
+			seen:   observed{held: true, settled: true, drifted: true, record: recorded(), looked: true, found: shown()},
+			found:  func(sv *grafana.SecureValue) { sv.Version++ }, step: update,
+		},
+		"drifted with Report, then edited": {
+			reason: "an edit is our intent, a change of driftPolicy among them",
+			want:   func(d *desired) { d.report = true },
+			seen:   observed{held: true, record: recorded(), looked: true, found: shown()},
+			found:  func(sv *grafana.SecureValue) { sv.Version++ }, step: update,
+		},
+		"drifted with Report, then sync-now": {
+			reason: "sync-now is our intent",
+			want:   func(d *desired) { d.report, d.again = true, true },
+			seen:   observed{held: true, settled: true, drifted: true, record: recorded(), looked: true, found: shown()},
+			found:  func(sv *grafana.SecureValue) { sv.Version++ }, step: update,
+		},
+		"taken by another object, with Report": {
+			reason: "that is no drift, but a conflict",
+			want:   func(d *desired) { d.report = true },
+			seen:   observed{held: true, settled: true, record: recorded(), looked: true, found: shownOf("other"), owner: resident},
+			fault:  v1alpha1.ReasonNameConflict,
 		},
 		"marked by another object": {
 			reason: "another object's value is never overwritten",
@@ -212,12 +310,12 @@ func TestDecide(t *testing.T) {
 		"to be written again": {
 			reason: "sync-now writes once more, even if nothing changed",
 			want:   func(d *desired) { d.again = true },
-			seen:   observed{held: true, settled: true, record: recorded()}, step: look,
+			seen:   observed{held: true, settled: true, trusted: true, record: recorded()}, step: look,
 		},
 		"to be written again, and looked": {
 			reason: "sync-now writes once more, even if nothing changed",
 			want:   func(d *desired) { d.again = true },
-			seen:   observed{held: true, settled: true, record: recorded(), looked: true, found: shown()}, step: update,
+			seen:   observed{held: true, settled: true, trusted: true, record: recorded(), looked: true, found: shown()}, step: update,
 		},
 		"not marked, with Adopt": {
 			reason: "what nobody holds is taken by the one who says so",
@@ -321,7 +419,7 @@ func TestDecide(t *testing.T) {
 		"delete": {
 			reason: "a DELETE follows a fresh GET",
 			want:   func(d *desired) { d.absent = true },
-			seen:   observed{held: true, settled: true, record: recorded()}, step: look,
+			seen:   observed{held: true, settled: true, trusted: true, record: recorded()}, step: look,
 		},
 		"delete, gone already": {
 			reason: "nothing is there to be deleted",
@@ -386,7 +484,7 @@ func TestSecureValueKeepsWhatIsNotOurs(t *testing.T) {
 	if body.Labels["their"] != "label" || body.Annotations["their"] != "annotation" || body.ResourceVersion != "42" {
 		t.Errorf("labels, annotations or resourceVersion of another lost: %v %v %s", body.Labels, body.Annotations, body.ResourceVersion)
 	}
-	if !testMarks.complete(body) {
+	if !testMarks.complete(body.Labels, body.Annotations) {
 		t.Errorf("marks missing: %v %v", body.Labels, body.Annotations)
 	}
 }

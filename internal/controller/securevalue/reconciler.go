@@ -13,7 +13,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -24,11 +26,13 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/gate"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/metrics"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/watchdog"
 )
 
 // lookTimeout bounds one look at one object, its calls to Grafana and to Kubernetes included. A look is not cut off when the
 // process is told to stop, so that a write that has begun is also recorded.
-const lookTimeout = 5 * time.Minute
+const lookTimeout = watchdog.Limit - time.Minute
 
 // Reconciler keeps GrafanaSecureValues.
 type Reconciler struct {
@@ -40,7 +44,9 @@ type Reconciler struct {
 	clusterID   string
 	served      connection.Served
 	now         func() time.Time
-	memory      memory
+	memory      *memory
+	suspicions  *suspicions
+	changes     *changes
 }
 
 // Reconcile brings Grafana in line with the object, then reports how that went.
@@ -51,16 +57,32 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 
 	sv := &v1alpha1.GrafanaSecureValue{}
 	if err := r.client.Get(ctx, req.NamespacedName, sv); err != nil {
-		if gone := r.memory.exhume(req.NamespacedName); gone != nil {
-			return r.giveUpVanished(ctx, gone)
+		if apierrors.IsNotFound(err) {
+			return r.forget(ctx, req.NamespacedName)
 		}
-		r.memory.forget(req.NamespacedName)
-		return ctrl.Result{}, client.IgnoreNotFound(err)
+		return ctrl.Result{}, err
 	}
 	sv = r.memory.newest(sv)
+	if gone := r.memory.exhume(req.NamespacedName); gone != nil && gone.UID != sv.UID {
+		if result, err := r.giveUpVanished(ctx, gone, sv); err != nil || !result.IsZero() {
+			return result, err
+		}
+	}
 
 	done, err := r.sync(ctx, sv)
 	return r.report(ctx, sv, done, err)
+}
+
+// forget ends whatever is remembered of an object that is gone, once all that it held is given up.
+func (r *Reconciler) forget(ctx context.Context, key types.NamespacedName) (ctrl.Result, error) {
+	result, err := r.giveUpVanished(ctx, r.memory.exhume(key), nil)
+	r.memory.forget(key)
+	r.suspicions.forget(key)
+	r.changes.forget(key)
+	if r.memory.exhume(key) == nil {
+		r.connections.Forget(key)
+	}
+	return result, err
 }
 
 // sync brings the place that spec names in line first, and then gives up the places that the object has left. An object that
@@ -68,6 +90,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 func (r *Reconciler) sync(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) (*progress, error) {
 	done := progressOf(sv)
 	if !sv.DeletionTimestamp.IsZero() {
+		if !controllerutil.ContainsFinalizer(sv, v1alpha1.Finalizer) { // all is given up, or somebody has decided otherwise
+			return done, nil
+		}
 		if err := r.giveUp(ctx, sv, heldPlaces(sv), false, done); err != nil {
 			return done, err
 		}
@@ -81,10 +106,13 @@ func (r *Reconciler) sync(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) 
 		return done, err
 	}
 	if r.inStep(ctx, sv, want.place) {
+		r.changes.arrived(keyOf(sv))
 		return done, nil
 	}
-	if err := r.keepTrace(ctx, sv, want.place, done); err != nil {
-		return done, err
+	trace := r.keepTrace(ctx, sv, want.place, done)
+	want.keepIntent = trace != nil
+	if want.keepIntent && (!isOfOldPlace(trace) || findTarget(sv.Status.Targets, want.place) == nil) {
+		return done, trace
 	}
 	if err := r.makeRoom(ctx, sv, want.place, done); err != nil {
 		return done, err
@@ -93,8 +121,8 @@ func (r *Reconciler) sync(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) 
 	if held != nil && !isTaken(held) {
 		return done, held
 	}
-	left := slices.DeleteFunc(heldPlaces(sv), func(p place) bool { return p == want.place })
-	if err := r.giveUp(ctx, sv, left, held != nil, done); err != nil {
+	left := slices.DeleteFunc(heldPlaces(sv), func(p place) bool { return p == want.place || done.hasTried(p) })
+	if err := cmp.Or(r.giveUp(ctx, sv, left, held != nil, done), trace); err != nil {
 		if _, known := classify(err); held == nil || !known {
 			return done, err
 		}
@@ -106,7 +134,7 @@ func (r *Reconciler) sync(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) 
 // the Secret that the cache shows, and no other place is held. Nobody is asked.
 func (r *Reconciler) inStep(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, wanted place) bool {
 	held := heldPlaces(sv)
-	if !isSettled(sv) || !isReady(sv) || syncNow(sv) != "" || len(held) != 1 || held[0] != wanted || sv.Status.Targets[0].Source == nil {
+	if !isTrusted(sv, wanted) || !isReady(sv) || syncNow(sv) != "" || len(held) != 1 || r.suspicions.has(keyOf(sv)) {
 		return false
 	}
 	secret := &metav1.PartialObjectMetadata{}
@@ -121,7 +149,8 @@ func (r *Reconciler) inStep(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 }
 
 // keepTrace makes sure that a place which only the intent tells of is not forgotten when another intent takes its place. One that
-// the object was to inherit holds nothing of its own, and is given up at once.
+// the object was to inherit holds nothing of its own, and is given up at once. Where that fails, the intent must stay, which it
+// can while the wanted place is one that status lists.
 func (r *Reconciler) keepTrace(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, wanted place, done *progress) error {
 	p, stray := strayIntent(sv, wanted)
 	switch {
@@ -149,59 +178,117 @@ func (r *Reconciler) makeRoom(ctx context.Context, sv *v1alpha1.GrafanaSecureVal
 // hold makes the wanted place hold the value. The Secret is read only once it is this object's turn, and even where the
 // connection is in trouble, so that an object that has nothing to write does not complain.
 func (r *Reconciler) hold(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, want *desired, done *progress) (err error) {
-	session, trouble := r.admit(sv, want, gate.Hold)
+	purpose := gate.Hold
+	if record := findTarget(sv.Status.Targets, want.place); record == nil || record.Source == nil {
+		purpose = gate.Start
+	}
+	session, trouble := r.admit(sv, want, purpose)
 	if errors.Is(trouble, connection.ErrParked) {
 		return trouble
 	}
-	defer func() { closeSession(session, err) }()
+	defer func() {
+		err = metThrough(want.id, err)
+		closeSession(session, err)
+	}()
 
 	if err := r.readSource(ctx, sv, want); err != nil {
 		return err
 	}
 	seen := remembered(sv, want.place)
+	seen.suspect, seen.contested = r.suspicions.has(keyOf(sv)), r.suspicions.contested(keyOf(sv), r.now())
 	if step, _ := decide(want, seen); step != keep && trouble != nil {
+		if seen.settled && sameValue(want, seen.record) && !want.again && (isReady(sv) || seen.drifted) {
+			return connection.ErrParked // there is nothing to write: only whether somebody else wrote is asked
+		}
+		if t, ok := errors.AsType[*connection.Trouble](trouble); ok && t.Probed {
+			done.doubt(want.place) // with the one report: when it comes to try, and what came of it is not known, nothing is left to say
+		}
 		return trouble
 	}
-	if err := r.prepare(ctx, sv, want.place); err != nil {
+	if err := r.prepare(ctx, sv, want); err != nil {
 		return err
 	}
 	result, err := r.settle(ctx, session, sv, want, seen)
+	if result.isWrite() && isUnknownOutcome(err) {
+		done.doubt(want.place)
+	}
+	done.concluded = func() { r.conclude(keyOf(sv), result, err) }
 	if err != nil {
+		done.fail(want, result)
 		return err
 	}
 	done.hold(want, result, r.now())
+	if seen, changed := r.changes.arrived(keyOf(sv)); changed && result.isWrite() {
+		metrics.Propagated(r.now().Sub(seen))
+	}
 	if want.again {
 		done.answered = syncNow(sv)
 	}
 	return nil
 }
 
+// conclude remembers what came of a suspicion, once status says it.
+func (r *Reconciler) conclude(key types.NamespacedName, result outcome, err error) {
+	drifted, left := errors.AsType[*driftedError](err)
+	switch {
+	case left:
+		if r.suspicions.confirm(key) {
+			metrics.Drift(string(drifted.kind))
+		}
+		return
+	case err != nil && !isTaken(err):
+		return
+	}
+	r.suspicions.settle(key)
+	switch {
+	case result.drift != "":
+		r.suspicions.correct(key, r.now())
+	case result.isWrite():
+		r.suspicions.intend(key)
+	}
+}
+
 // giveUp makes places hold nothing of ours, or forgets them. With heirsOnly set it does so only where another object follows. A
-// place that cannot be given up does not keep the others; its error is returned.
+// place that cannot be given up does not keep the others; its error is returned, the first of several in the order of the places. Where
+// it is the object's turn comes first: a place at which each look fails would cost it that turn otherwise.
 func (r *Reconciler) giveUp(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, places []place, heirsOnly bool, done *progress) error {
-	var first error
-	for _, p := range places {
+	waits := func(p place) int {
+		if r.connections.HasTurn(connection.IDOf(p.connection, sv.Namespace), keyOf(sv)) {
+			return 0
+		}
+		return 1
+	}
+	byTurn := slices.SortedStableFunc(slices.Values(places), func(a, b place) int { return waits(a) - waits(b) })
+	errs := map[place]error{}
+	for _, p := range byTurn {
 		err := r.leavePlace(ctx, sv, p, heirsOnly, done)
-		if err != nil && !isWaiting(err) {
+		if err != nil && !errors.Is(err, connection.ErrParked) {
 			err = blockedAt(sv, p, err)
 		}
-		if first == nil || isWaiting(first) {
-			first = cmp.Or(err, first)
+		errs[p] = err
+		done.tried = append(done.tried, p)
+	}
+	var first error
+	for _, p := range places {
+		if first == nil || errors.Is(first, connection.ErrParked) {
+			first = cmp.Or(errs[p], first)
 		}
 	}
 	return first
 }
 
-// isWaiting reports whether an error says only that the object's turn comes later.
-func isWaiting(err error) bool {
-	return errors.Is(err, connection.ErrParked) || errors.Is(err, errLeaving)
+// isOfOldPlace reports whether an error of giveUp says nothing but that a place is not given up yet.
+func isOfOldPlace(err error) bool {
+	_, known := classify(err)
+	return known || errors.Is(err, connection.ErrParked)
 }
 
 func (r *Reconciler) leavePlace(
 	ctx context.Context, sv *v1alpha1.GrafanaSecureValue, p place, heirsOnly bool, done *progress,
 ) (err error) {
 	want := r.leave(sv, p)
-	if want.heirsOnly = heirsOnly; heirsOnly {
+	record := findTarget(sv.Status.Targets, p)
+	if want.heirsOnly = heirsOnly; heirsOnly && record != nil && record.Source != nil { // else nothing may be there, and it is looked at
 		if heirs, err := r.followers(ctx, sv, p); len(heirs) == 0 || err != nil {
 			return err
 		}
@@ -223,11 +310,23 @@ func (r *Reconciler) leavePlace(
 	if conn.GetSpec().Namespace != p.namespace { // made anew: a call would meet another value of that name
 		return waiting(v1alpha1.ReasonConnectionNotReady, "%s leads to another namespace of Grafana than the place was in.", want.id)
 	}
+	if shared, ok := conn.(*v1alpha1.ClusterGrafanaConnection); ok && (record == nil || record.Source == nil) {
+		// Anybody may write an intent: it alone is no right to ask through a connection that does not allow the namespace.
+		if err := r.checkAllowed(ctx, shared, sv.Namespace); isRefused(err) {
+			done.drop(want, outcome{did: drop})
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
 	session, err := r.admit(sv, want, gate.GiveUp)
+	defer func() {
+		err = metThrough(want.id, err)
+		closeSession(session, err)
+	}()
 	if err != nil {
 		return err
 	}
-	defer func() { closeSession(session, err) }()
 
 	result, err := r.settle(ctx, session, sv, want, remembered(sv, p))
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 )
 
 // onOthers looks again at whoever the change of an object concerns beside itself: those who name a place that it has let go of, those
@@ -36,18 +37,18 @@ func (c *Controller) changed(ctx context.Context, before, after *v1alpha1.Grafan
 	if after == nil {
 		self = before
 	}
-	others := func(opts ...client.ListOption) {
-		for _, req := range c.requests(ctx, opts...) {
-			if req.NamespacedName != keyOf(self) {
-				wake(req)
-			}
+	others := func(name string, concerned func(*v1alpha1.GrafanaSecureValue) bool, opts ...client.ListOption) {
+		isOther := func(sv *v1alpha1.GrafanaSecureValue) bool { return keyOf(sv) != keyOf(self) && concerned(sv) }
+		for _, req := range c.requests(ctx, isOther, append(opts, client.MatchingFields{nameIndex: bucket(name)})...) {
+			wake(req)
 		}
 	}
 	for _, name := range releasedNames(before, after) {
-		others(client.MatchingFields{nameIndex: name})
+		others(name, isWithout(name))
+		others(name, mayHold(name), client.InNamespace(self.Namespace)) // who was left it, and has left it
 	}
-	if after != nil && (before == nil || wantedBy(before) != wantedBy(after)) {
-		others(client.MatchingFields{heldIndex: after.SecureValueName()}, client.InNamespace(after.Namespace))
+	if after != nil && (before == nil || wantedBy(before) != wantedBy(after) || intentOf(before) != intentOf(after)) {
+		others(after.SecureValueName(), mayHold(after.SecureValueName()), client.InNamespace(after.Namespace))
 	}
 	if before == nil {
 		return
@@ -56,6 +57,21 @@ func (c *Controller) changed(ctx context.Context, before, after *v1alpha1.Grafan
 		if after == nil || !slices.Contains(connectionsOf(after), id) {
 			c.connections.Released(id)
 		}
+	}
+}
+
+// isWithout reports whether an object wants the name, and may lack the place. The cache may be late: only one that it shows to have the
+// place for the latest generation does not.
+func isWithout(name string) func(*v1alpha1.GrafanaSecureValue) bool {
+	return func(sv *v1alpha1.GrafanaSecureValue) bool {
+		return sv.SecureValueName() == name && (!isReady(sv) || sv.Status.ObservedGeneration != sv.Generation)
+	}
+}
+
+// mayHold reports whether an object may hold a place of that name.
+func mayHold(name string) func(*v1alpha1.GrafanaSecureValue) bool {
+	return func(sv *v1alpha1.GrafanaSecureValue) bool {
+		return slices.ContainsFunc(heldPlaces(sv), func(p place) bool { return p.name == name })
 	}
 }
 
@@ -78,6 +94,21 @@ func claimsOf(sv *v1alpha1.GrafanaSecureValue) []claim {
 	return claims
 }
 
+// held returns what an object may have had of its claims: it names a place in its intent before it writes there. One that found its name
+// taken has nothing there, unless it was left it.
+func held(sv *v1alpha1.GrafanaSecureValue) []claim {
+	reason := status.Reason(sv.Status.Conditions)
+	lost := (reason == v1alpha1.ReasonNameConflict || reason == v1alpha1.ReasonAlreadyExists) && intentOf(sv).from == ""
+	var had []claim
+	for _, p := range heldPlaces(sv) {
+		c := claim{connection.IDOf(p.connection, sv.Namespace), p.name}
+		if !lost || c != wantedBy(sv) || findTarget(sv.Status.Targets, p) != nil {
+			had = append(had, c)
+		}
+	}
+	return had
+}
+
 // releasedNames returns the names in Grafana that an object has let go of, each once. One that begins to be deleted lets go of
 // all that it has: from then on another object of its namespace may follow.
 func releasedNames(before, after *v1alpha1.GrafanaSecureValue) []string {
@@ -89,7 +120,7 @@ func releasedNames(before, after *v1alpha1.GrafanaSecureValue) []string {
 		kept = claimsOf(after)
 	}
 	var names []string
-	for _, had := range claimsOf(before) {
+	for _, had := range held(before) {
 		if !slices.Contains(kept, had) && !slices.Contains(names, had.name) {
 			names = append(names, had.name)
 		}

@@ -31,6 +31,15 @@ func TestReleasedNames(t *testing.T) {
 		}
 	}
 	deleting := func(sv *v1alpha1.GrafanaSecureValue) { sv.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)} }
+	lost := func(sv *v1alpha1.GrafanaSecureValue) {
+		sv.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Reason: v1alpha1.ReasonNameConflict}}
+	}
+	inheriting := func(name string) func(*v1alpha1.GrafanaSecureValue) {
+		return func(sv *v1alpha1.GrafanaSecureValue) {
+			about := intent{place: place{connection: testRef, namespace: "default", name: name}, from: "former"}
+			metav1.SetMetaDataAnnotation(&sv.ObjectMeta, v1alpha1.AnnotationIntent, about.String())
+		}
+	}
 	elsewhere := func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.ConnectionRef.Name = "other" }
 
 	for name, row := range map[string]struct {
@@ -40,10 +49,15 @@ func TestReleasedNames(t *testing.T) {
 		"nothing":                           {object("x", holding("x")), object("x", holding("x")), nil},
 		"wants another name, holds the old": {object("x", holding("x")), object("y", holding("x")), nil},
 		"lets go of the old name":           {object("y", holding("x")), object("y", holding("y")), []string{"x"}},
-		"another connection, same name":     {object("x"), object("x", elsewhere), []string{"x"}},
+		"another connection, same name":     {object("x", holding("x")), object("x", elsewhere), []string{"x"}},
+		"never came to write":               {object("x"), nil, nil},
 		"an intent is replaced":             {object("y", intending("x")), object("y", intending("y")), []string{"x"}},
-		"begins to be deleted":              {object("y", holding("x")), object("y", holding("x"), deleting), []string{"y", "x"}},
+		"begins to be deleted":              {object("y", holding("x")), object("y", holding("x"), deleting), []string{"x"}},
 		"goes on being deleted":             {object("x", holding("x"), deleting), object("x", holding("x"), deleting), nil},
+		"finds it taken":                    {object("x", intending("x")), object("x", intending("x"), lost), nil},
+		"goes, and had found it taken":      {object("x", intending("x"), lost), nil, nil},
+		"goes, and was left it":             {object("x", inheriting("x"), lost), nil, []string{"x"}},
+		"goes, and has lost it":             {object("x", holding("x"), lost), nil, []string{"x"}},
 		"is gone":                           {object("x", holding("x"), intending("z"), deleting), nil, []string{"x", "z"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -20,6 +20,8 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/metrics"
 )
 
 // report writes what a look came to into the status, if that changes it, and only then tells of it in events and the log.
@@ -37,33 +39,62 @@ func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 	if !letGo && !equality.Semantic.DeepEqual(sv.Status, next.Status) {
 		old := sv.DeepCopy()
 		patchErr := r.patchStatus(ctx, sv, next)
-		if apierrors.IsNotFound(patchErr) && sv.DeletionTimestamp.IsZero() {
-			return r.giveUpVanished(ctx, next)
+		if sv.DeletionTimestamp.IsZero() && (apierrors.IsNotFound(patchErr) || apierrors.IsInvalid(patchErr)) {
+			present := &v1alpha1.GrafanaSecureValue{}
+			switch err := r.live.Get(ctx, keyOf(sv), present); {
+			case apierrors.IsNotFound(err):
+				return r.giveUpVanished(ctx, next, nil)
+			case err == nil && present.UID != sv.UID:
+				_, err := r.giveUpVanished(ctx, next, present)
+				return ctrl.Result{RequeueAfter: status.StaleDelay}, err
+			}
 		}
 		if client.IgnoreNotFound(patchErr) != nil {
 			return ctrl.Result{}, patchErr
 		}
 		if known {
-			r.announceReason(sv, status.Reason(old.Status.Conditions), verdict)
+			r.announceReason(ctx, sv, status.Reason(old.Status.Conditions), verdict)
 		}
 	}
+	if done.concluded != nil {
+		done.concluded()
+	}
 	r.announce(ctx, sv, done)
+	if known {
+		r.changes.reported(keyOf(sv))
+	}
 	return resultOf(err, known)
 }
 
-// giveUpVanished gives up what an object holds that was gone before its status could be written. The API server can remove an object
-// at once although our finalizer has just been put on it, where both happen at the same time. There is nobody left to report on.
-func (r *Reconciler) giveUpVanished(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) (ctrl.Result, error) {
-	sv.DeletionTimestamp = &metav1.Time{Time: r.now()}
-	done := progressOf(sv)
-	err := r.giveUp(ctx, sv, heldPlaces(sv), false, done)
-	sv.Status.Targets = done.targets
-	r.announce(ctx, sv, done)
-	if err == nil {
-		r.memory.forget(keyOf(sv))
+// giveUpVanished gives up what an object holds that was gone before its status could be written; nil is none. The API server can
+// remove an object at once although our finalizer has just been put on it, where both happen at the same time. What a successor, an
+// object of the same name and so of the same marks, holds or wants is left to that. There is nobody to report on: what
+// cannot be given up yet is kept in memory. An error is one of the Kubernetes API.
+func (r *Reconciler) giveUpVanished(ctx context.Context, gone, successor *v1alpha1.GrafanaSecureValue) (ctrl.Result, error) {
+	if gone == nil {
 		return ctrl.Result{}, nil
 	}
-	r.memory.bury(sv)
+	gone.DeletionTimestamp = &metav1.Time{Time: r.now()}
+	if successor != nil {
+		claims := claimsOf(successor)
+		gone.Status.Targets = slices.DeleteFunc(gone.Status.Targets, func(t v1alpha1.TargetStatus) bool {
+			return slices.Contains(claims, claim{connection.IDOf(t.Connection, gone.Namespace), t.Name})
+		})
+		if p := intentOf(gone).place; slices.Contains(claims, claim{connection.IDOf(p.connection, gone.Namespace), p.name}) {
+			delete(gone.Annotations, v1alpha1.AnnotationIntent)
+		}
+	}
+	done := progressOf(gone)
+	err := r.giveUp(ctx, gone, heldPlaces(gone), false, done)
+	gone.Status.Targets = done.targets
+	r.announce(ctx, gone, done)
+	if err == nil {
+		r.memory.unbury(gone)
+		return ctrl.Result{}, nil
+	}
+	if !r.memory.bury(gone) {
+		ctrl.LoggerFrom(ctx).Error(err, "An object that vanished in spite of its finalizer may have left a secure value in Grafana")
+	}
 	_, known := classify(err)
 	return resultOf(err, known)
 }
@@ -82,8 +113,8 @@ func verdictOf(sv *v1alpha1.GrafanaSecureValue, done *progress, err error) (stat
 	return status.Verdict{Class: status.None, Reason: v1alpha1.ReasonSynced, Message: message}, true
 }
 
-// errLeaving says that another object has not finished to leave a place to this one.
-var errLeaving = errors.New("another object is leaving the place")
+// keyDelay is how long an object waits for the fingerprint key before it is looked at again.
+const keyDelay = 5 * time.Second
 
 // errNoted says that the status must be written before anything else is done, and the object looked at again at once.
 var errNoted = errors.New("a place was noted in status")
@@ -95,33 +126,43 @@ func resultOf(err error, known bool) (ctrl.Result, error) {
 		return ctrl.Result{}, nil
 	case errors.Is(err, errNoted):
 		return ctrl.Result{RequeueAfter: time.Nanosecond}, nil
-	case apierrors.IsConflict(err), errors.Is(err, errLeaving):
+	case apierrors.IsConflict(err):
 		return ctrl.Result{RequeueAfter: status.StaleDelay}, nil
+	case errors.Is(err, fingerprint.ErrNotLoaded):
+		return ctrl.Result{RequeueAfter: keyDelay}, nil
 	default:
 		return ctrl.Result{}, err
 	}
 }
 
-// announceReason tells of a change of Ready's reason, where it is for the worse, or begins or ends a pause.
-func (r *Reconciler) announceReason(sv *v1alpha1.GrafanaSecureValue, old string, verdict status.Verdict) {
+// announceReason tells of a change of Ready's reason, where it is for the worse, or begins or ends a pause, in the log too.
+func (r *Reconciler) announceReason(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, old string, verdict status.Verdict) {
 	if old == verdict.Reason {
 		return
 	}
 	if old == v1alpha1.ReasonSuspended {
 		r.recorder.Eventf(sv, nil, corev1.EventTypeNormal, "Resumed", "Sync", "spec.suspend is not true any more")
 	}
-	switch verdict.Class {
-	case status.None:
-	case status.Paused:
-		r.recorder.Eventf(sv, nil, corev1.EventTypeNormal, verdict.Reason, "Sync", "%s", verdict.Message)
-	case status.Time, status.Watch, status.Here, status.Elsewhere:
-		r.recorder.Eventf(sv, nil, corev1.EventTypeWarning, verdict.Reason, "Sync", "%s", verdict.Message)
+	if verdict.Class == status.None {
+		return
 	}
+	ctrl.LoggerFrom(ctx).Info("Reason of Ready changed", "reason", verdict.Reason, "message", verdict.Message)
+	eventType := corev1.EventTypeWarning
+	if verdict.Class == status.Paused {
+		eventType = corev1.EventTypeNormal
+	}
+	r.recorder.Eventf(sv, nil, eventType, verdict.Reason, "Sync", "%s", verdict.Message)
 }
 
 // announce tells of each write to Grafana, once.
 func (r *Reconciler) announce(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, done *progress) {
 	for _, d := range done.did {
+		if d.isWrite() {
+			metrics.Written(d.cause())
+		}
+		if d.drift != "" {
+			metrics.Drift(string(d.drift))
+		}
 		note := fmt.Sprintf("Secure value %s in Grafana namespace %s", d.place.name, d.place.namespace)
 		if d.version != 0 {
 			note += fmt.Sprintf(", version %d", d.version)
@@ -129,16 +170,43 @@ func (r *Reconciler) announce(ctx context.Context, sv *v1alpha1.GrafanaSecureVal
 		if d.heir != "" {
 			note += fmt.Sprintf(", left to GrafanaSecureValue %s", d.heir)
 		}
-		r.recorder.Eventf(sv, nil, corev1.EventTypeNormal, string(d.what), "Sync", "%s", note)
-		ctrl.LoggerFrom(ctx).Info(string(d.what)+" secure value", "connection", d.place.connection.Name,
-			"grafanaNamespace", d.place.namespace, "secureValue", d.place.name, "version", d.version)
-	}
-	wrote := slices.ContainsFunc(done.did, func(d deed) bool { return d.what != deleted && d.what != retained })
-	for _, note := range done.notes {
-		if wrote {
-			r.recorder.Eventf(sv, nil, corev1.EventTypeWarning, v1alpha1.ReasonSynced, "Sync", "Synced, but %s", note)
+		eventType := corev1.EventTypeNormal
+		if d.drift != "" {
+			eventType = corev1.EventTypeWarning
+			note += fmt.Sprintf(": it was %s by somebody else", d.drift)
 		}
+		if d.bare {
+			note += ": Grafana did not keep its labels"
+		}
+		r.recorder.Eventf(sv, nil, eventType, string(d.what), "Sync", "%s", note)
+		r.log(ctx, sv, d)
 	}
+	wrote := slices.ContainsFunc(done.did, deed.isWrite)
+	if wrote && len(done.notes) > 0 { // one event: several with one reason would be counted as one, with the words of one
+		r.recorder.Eventf(sv, nil, corev1.EventTypeWarning, v1alpha1.ReasonSynced, "Sync", "Synced, but %s", strings.Join(done.notes, "; "))
+	}
+}
+
+// log has one line for each write to Grafana. A version is there where one was made.
+func (r *Reconciler) log(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, d deed) {
+	keysAndValues := []any{
+		"connectionKind", d.place.connection.Kind, "connection", d.place.connection.Name,
+		"grafanaNamespace", d.place.namespace, "secureValue", d.place.name,
+	}
+	switch {
+	case d.isWrite():
+		keysAndValues = append(keysAndValues, "cause", d.cause(), "version", d.version)
+	case d.bare:
+		keysAndValues = append(keysAndValues, "cause", "labels_not_kept")
+	case sv.DeletionTimestamp.IsZero():
+		keysAndValues = append(keysAndValues, "cause", "moved")
+	default:
+		keysAndValues = append(keysAndValues, "cause", "deleted")
+	}
+	if d.heir != "" {
+		keysAndValues = append(keysAndValues, "heir", d.heir)
+	}
+	ctrl.LoggerFrom(ctx).Info(string(d.what)+" secure value", keysAndValues...)
 }
 
 // readyMessage is the message of Ready=True.

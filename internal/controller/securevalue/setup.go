@@ -2,7 +2,10 @@ package securevalue
 
 import (
 	"context"
+	"hash/fnv"
+	"io"
 	"slices"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,7 +21,9 @@ import (
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/errorlog"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/watchdog"
 )
 
 // +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanasecurevalues,verbs=get;list;watch;patch
@@ -27,24 +32,40 @@ import (
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
-// secretIndex is the field index of objects by the name of the Secret that they read.
+// secretIndex is the field index of objects by the bucket of the name of the Secret that they read.
 const secretIndex = "secret"
 
-const (
-	// nameIndex is the field index of objects by the name that they want to have in Grafana.
-	nameIndex = "name"
-	// heldIndex is the field index of objects by the names of the places that they hold.
-	heldIndex = "held"
-)
+// nameIndex is the field index of objects by the buckets of the names in Grafana that they want to have, or hold.
+const nameIndex = "name"
+
+// buckets is how many keys an index has. A key of its own costs each object some 300 bytes twice for an index, as client-go keeps a
+// set for each key, and controller-runtime one with the namespace and one without. In a bucket it costs a tenth, and a lookup goes
+// through one object of so many in the namespace.
+const buckets = 256
+
+// bucket returns the key of a name in an index. Others have it too, so that whoever looks a name up must compare it.
+func bucket(name string) string {
+	hash := fnv.New32a()
+	_, _ = io.WriteString(hash, name) // it never fails
+	return strconv.Itoa(int(hash.Sum32() % buckets))
+}
 
 // Options is what the controller needs to know.
 type Options struct {
 	// ClusterID is the label value that marks what this cluster keeps in Grafana.
 	ClusterID string
+	// WatchNamespaces are the namespaces served; none is all.
+	WatchNamespaces []string
 	// Served is which kinds of connection are served.
 	Served connection.Served
 	// MaxConcurrentReconciles bounds the objects that are worked on at a time.
 	MaxConcurrentReconciles int
+	// Watchdog watches over the work; nil is none.
+	Watchdog *watchdog.Watchdog
+}
+
+func (o Options) watches(namespace string) bool {
+	return len(o.WatchNamespaces) == 0 || slices.Contains(o.WatchNamespaces, namespace)
 }
 
 // Controller is the controller of GrafanaSecureValues. It is made before the connections are, which hand objects back to it.
@@ -53,6 +74,9 @@ type Controller struct {
 	live        client.Reader
 	connections *connection.Registry // set by Setup
 	waker       connection.Waker
+	memory      memory
+	suspicions  suspicions
+	changes     changes
 	opts        Options
 }
 
@@ -76,18 +100,23 @@ func (c *Controller) Setup(ctx context.Context, mgr ctrl.Manager, connections *c
 		clusterID:   c.opts.ClusterID,
 		served:      c.opts.Served,
 		now:         time.Now,
+		memory:      &c.memory,
+		suspicions:  &c.suspicions,
+		changes:     &c.changes,
 	}
 	for field, keys := range map[string]client.IndexerFunc{
-		secretIndex: bySecret, nameIndex: byName, heldIndex: byHeldName, connection.SecureValuesIndex: byConnection,
+		secretIndex: bySecret, nameIndex: byName, connection.SecureValuesIndex: byConnection,
 	} {
 		if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.GrafanaSecureValue{}, field, keys); err != nil {
 			return err
 		}
 	}
+	errorLog := errorlog.New(mgr.GetLogger(), "GrafanaSecureValue")
 	build := ctrl.NewControllerManagedBy(mgr).
 		// Edits and deletion, which raise the generation, and sync-now. Our own writes do not: they only end the memory of themselves.
 		For(&v1alpha1.GrafanaSecureValue{}, builder.WithPredicates(
-			predicate.NewPredicateFuncs(r.cacheShows), predicate.Or(predicate.GenerationChangedPredicate{}, syncNowChanged))).
+			predicate.NewPredicateFuncs(r.cacheShows), predicate.Or(predicate.GenerationChangedPredicate{}, syncNowChanged),
+			predicate.NewPredicateFuncs(c.noteChange))).
 		// Whoever waits for what another object has let go of, or has something to leave to another one.
 		Watches(&v1alpha1.GrafanaSecureValue{}, c.onOthers()).
 		// A rotation. Metadata only: no content of a Secret is cached.
@@ -100,8 +129,10 @@ func (c *Controller) Setup(ctx context.Context, mgr ctrl.Manager, connections *c
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: c.opts.MaxConcurrentReconciles,
 			// Only errors of the Kubernetes API come here: a failing Grafana is the gate's business.
-			RateLimiter:  workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Second, 5*time.Minute),
-			EnableWarmup: new(true),
+			RateLimiter:    workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Second, 5*time.Minute),
+			EnableWarmup:   new(true),
+			NewQueue:       c.opts.Watchdog.Queue,
+			LogConstructor: errorLog.Of,
 		})
 	if c.opts.Served.Cluster {
 		build = build.
@@ -111,7 +142,7 @@ func (c *Controller) Setup(ctx context.Context, mgr ctrl.Manager, connections *c
 			WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(c.inNamespace),
 				builder.WithPredicates(predicate.LabelChangedPredicate{}))
 	}
-	return build.Complete(r)
+	return build.Complete(c.opts.Watchdog.Reconciler(errorLog.Reconciler(r)))
 }
 
 // syncNowChanged passes what asks for one more write. Other annotations do not matter.
@@ -127,23 +158,26 @@ func (r *Reconciler) cacheShows(o client.Object) bool {
 	return true
 }
 
+// noteChange remembers when a change of the object was seen, and lets every event pass.
+func (c *Controller) noteChange(o client.Object) bool {
+	c.changes.object(client.ObjectKeyFromObject(o), time.Now())
+	return true
+}
+
 func bySecret(o client.Object) []string {
 	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
-	return []string{sv.Spec.ValueFrom.SecretKeyRef.Name}
+	return []string{bucket(sv.Spec.ValueFrom.SecretKeyRef.Name)}
 }
 
 func byName(o client.Object) []string {
 	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
-	return []string{sv.SecureValueName()}
-}
-
-func byHeldName(o client.Object) []string {
-	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
-	var names []string
+	keys := []string{bucket(sv.SecureValueName())}
 	for _, p := range heldPlaces(sv) {
-		names = append(names, p.name)
+		if key := bucket(p.name); !slices.Contains(keys, key) {
+			keys = append(keys, key)
+		}
 	}
-	return names
+	return keys
 }
 
 func byConnection(o client.Object) []string {
@@ -167,27 +201,56 @@ func connectionsOf(sv *v1alpha1.GrafanaSecureValue) []connection.ID {
 }
 
 func (c *Controller) readingSecret(ctx context.Context, secret client.Object) []reconcile.Request {
-	return c.requests(ctx, client.InNamespace(secret.GetNamespace()), client.MatchingFields{secretIndex: secret.GetName()})
+	reads := func(sv *v1alpha1.GrafanaSecureValue) bool {
+		return sv.Spec.ValueFrom.SecretKeyRef.Name == secret.GetName()
+	}
+	requests := c.requests(ctx, reads,
+		client.InNamespace(secret.GetNamespace()), client.MatchingFields{secretIndex: bucket(secret.GetName())})
+	for _, req := range requests {
+		c.changes.secret(req.NamespacedName, time.Now())
+	}
+	return requests
 }
 
 func (c *Controller) onConnection(ctx context.Context, o client.Object) []reconcile.Request {
 	conn, _ := o.(v1alpha1.Connection) // the watches are of these kinds
 	id := connection.ID{Kind: conn.ConnectionKind(), Namespace: conn.GetNamespace(), Name: conn.GetName()}
-	return c.requests(ctx, client.InNamespace(id.Namespace), client.MatchingFields{connection.SecureValuesIndex: id.IndexKey()})
+	all := func(*v1alpha1.GrafanaSecureValue) bool { return true }
+	return c.requests(ctx, all, client.InNamespace(id.Namespace), client.MatchingFields{connection.SecureValuesIndex: id.IndexKey()})
 }
 
+// inNamespace returns the objects of a namespace whose labels have changed, and has the shared connections that they name looked at: one
+// that is being deleted may have been kept by them alone.
 func (c *Controller) inNamespace(ctx context.Context, namespace client.Object) []reconcile.Request {
-	return c.requests(ctx, client.InNamespace(namespace.GetName()))
+	objects, err := c.list(ctx, client.InNamespace(namespace.GetName()))
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Objects of a namespace not found in the cache")
+	}
+	var requests []reconcile.Request
+	for i := range objects {
+		requests = append(requests, reconcile.Request{NamespacedName: keyOf(&objects[i])})
+		for _, id := range connectionsOf(&objects[i]) {
+			if id.Kind == v1alpha1.KindClusterGrafanaConnection {
+				c.connections.Released(id)
+			}
+		}
+	}
+	return requests
 }
 
-func (c *Controller) requests(ctx context.Context, opts ...client.ListOption) []reconcile.Request {
+// requests returns the objects listed that are concerned.
+func (c *Controller) requests(
+	ctx context.Context, concerned func(*v1alpha1.GrafanaSecureValue) bool, opts ...client.ListOption,
+) []reconcile.Request {
 	objects, err := c.list(ctx, opts...)
 	if err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Objects not found in the cache")
 	}
-	requests := make([]reconcile.Request, 0, len(objects))
+	var requests []reconcile.Request
 	for i := range objects {
-		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&objects[i])})
+		if concerned(&objects[i]) {
+			requests = append(requests, reconcile.Request{NamespacedName: keyOf(&objects[i])})
+		}
 	}
 	return requests
 }

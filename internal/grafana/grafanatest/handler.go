@@ -33,6 +33,18 @@ type reply struct {
 	body        []byte
 }
 
+// saying returns the answer with words in its message if it is a failure, and puts them into headers.
+func (r reply) saying(header http.Header, words string) reply {
+	for _, name := range []string{"Server", "Warning", "Set-Cookie", "Www-Authenticate", "X-Request-Id"} {
+		header.Set(name, words)
+	}
+	header.Set("Location", "http://"+words+".example.com/"+words)
+	if r.code >= http.StatusBadRequest {
+		r.body = bytes.Replace(r.body, []byte(`"message":"`), []byte(`"message":"`+words+` `), 1)
+	}
+	return r
+}
+
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Read to its end, or the server would not see that a caller gives up meanwhile.
@@ -76,6 +88,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if fault.Rewrite != nil {
 			answer.body = fault.Rewrite(answer.body)
 		}
+	}
+	if s.options.words != "" {
+		answer = answer.saying(w.Header(), s.options.words)
 	}
 	maps.Copy(w.Header(), fault.Header)
 	if answer.contentType != "" {

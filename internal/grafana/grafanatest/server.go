@@ -3,10 +3,19 @@
 package grafanatest
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"maps"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -71,6 +80,7 @@ type options struct {
 	dropLabels             bool
 	omitStatus             bool
 	enforceResourceVersion bool
+	words                  string
 }
 
 // Option switches a behaviour.
@@ -103,6 +113,10 @@ func WithResourceVersionEnforced() Option {
 	return func(o *options) { o.enforceResourceVersion = true }
 }
 
+// WithWords has the server say these words, of letters, digits and "-", in headers of each answer, as a place to be redirected to among
+// them, and in the message of each failure.
+func WithWords(words string) Option { return func(o *options) { o.words = words } }
+
 // New returns a server without values and tokens.
 func New(opts ...Option) *Server {
 	s := &Server{
@@ -130,20 +144,60 @@ type Running struct {
 }
 
 // Start serves the state over plain HTTP at a free port of the loopback interface.
-func (s *Server) Start() (*Running, error) { return s.start(false) }
+func (s *Server) Start() (*Running, error) { return s.start(nil) }
 
 // StartTLS serves the state over TLS. The certificate is for example.com and the loopback addresses.
-func (s *Server) StartTLS() (*Running, error) { return s.start(true) }
+func (s *Server) StartTLS() (*Running, error) {
+	return s.start(&tls.Config{MinVersion: tls.VersionTLS12})
+}
 
-func (s *Server) start(withTLS bool) (*Running, error) {
+// StartMutualTLS is StartTLS for those alone who show a certificate that the given one (PEM) has signed, as it has signed itself.
+func (s *Server) StartMutualTLS(clientCA []byte) (*Running, error) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(clientCA) {
+		return nil, errors.New("the CA of clients is not PEM")
+	}
+	return s.start(&tls.Config{
+		MinVersion: tls.VersionTLS12,
+		// In TLS 1.3 a client has sent its request before it is refused, and the refusal can be lost with the connection.
+		MaxVersion: tls.VersionTLS12,
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
+	})
+}
+
+// ClientCertificate makes a certificate that is signed by itself, and its key, both PEM.
+func ClientCertificate() (cert, key []byte, err error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "client"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true, IsCA: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		return nil, nil, err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
+}
+
+func (s *Server) start(secure *tls.Config) (*Running, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it ends with Close
 	if err != nil {
 		return nil, fmt.Errorf("listen for the stand-in Grafana: %w", err)
 	}
 	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}}
 	running := &Running{server: server, state: s}
-	if withTLS {
-		server.EnableHTTP2 = true
+	if secure != nil {
+		server.EnableHTTP2, server.TLS = true, secure
+		server.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that fail, as they are meant to
 		server.StartTLS()
 		running.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 	} else {

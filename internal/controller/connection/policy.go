@@ -1,0 +1,93 @@
+package connection
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
+)
+
+// Policy is what whoever runs the operator lets connections do.
+type Policy struct {
+	// AllowedHosts are those that connections may name; nil is any.
+	AllowedHosts []HostPattern
+	// AllowInsecureTLS lets a connection take any certificate of Grafana's.
+	AllowInsecureTLS bool
+	// AllowLoopback lets a connection lead to this host itself. One whose host is in AllowedHosts as it is may in any case.
+	AllowLoopback bool
+}
+
+// HostPattern is a host that connections may name: a name or an address, or "*." and a domain for every name below it; and a port, or
+// none for every port.
+type HostPattern struct{ host, domain, port string }
+
+// ParseHostPattern reads a pattern, as *.grafana.net or grafana.internal:3000.
+func ParseHostPattern(s string) (HostPattern, error) {
+	rest, wild := strings.CutPrefix(s, "*.")
+	host, port, err := grafana.HostOf("https://" + rest)
+	switch {
+	case strings.ContainsAny(rest, "/?#@"):
+		return HostPattern{}, fmt.Errorf("%q is not a host, without scheme and path", s)
+	case err != nil:
+		return HostPattern{}, fmt.Errorf("%q is not a host: %w", s, err)
+	case wild && (strings.Contains(host, ":") || net.ParseIP(host) != nil):
+		return HostPattern{}, fmt.Errorf("%q is not a host: there are no names below an address", s)
+	case wild:
+		return HostPattern{domain: "." + host, port: port}, nil
+	default:
+		return HostPattern{host: host, port: port}, nil
+	}
+}
+
+func (p HostPattern) matches(host, port string) bool {
+	if p.port != "" && p.port != port {
+		return false
+	}
+	return p.domain == "" && p.host == host || p.domain != "" && len(host) > len(p.domain) && strings.HasSuffix(host, p.domain)
+}
+
+// endOf returns the host and port to which a URL leads.
+func endOf(address string) (host, port string, err error) {
+	host, port, err = grafana.HostOf(address)
+	standard := "80"
+	if strings.HasPrefix(strings.ToLower(address), "https:") {
+		standard = "443"
+	}
+	return host, cmp.Or(port, standard), err
+}
+
+// check says what the policy has against a connection.
+func (p Policy) check(spec *v1alpha1.ConnectionSpec) error {
+	if len(p.AllowedHosts) > 0 {
+		host, port, err := endOf(spec.URL)
+		if err != nil {
+			return invalidSpec(err)
+		}
+		if !slices.ContainsFunc(p.AllowedHosts, func(allowed HostPattern) bool { return allowed.matches(host, port) }) {
+			return hostNotAllowed(net.JoinHostPort(host, port))
+		}
+	}
+	if spec.TLS != nil && spec.TLS.InsecureSkipVerify && !p.AllowInsecureTLS {
+		return errInsecure
+	}
+	return nil
+}
+
+// allowsLoopback reports whether a URL may lead to this host itself.
+func (p Policy) allowsLoopback(address string) bool {
+	host, port, err := endOf(address)
+	named := func(allowed HostPattern) bool { return allowed.domain == "" && allowed.matches(host, port) }
+	return p.AllowLoopback || err == nil && slices.ContainsFunc(p.AllowedHosts, named)
+}
+
+// remark is what a reader of Ready=True must know all the same.
+func remark(spec *v1alpha1.ConnectionSpec) string {
+	if spec.TLS != nil && spec.TLS.InsecureSkipVerify && strings.HasPrefix(strings.ToLower(spec.URL), "https:") {
+		return " But its certificate is not checked (spec.tls.insecureSkipVerify): whoever is between can read the token and all values."
+	}
+	return ""
+}

@@ -1,0 +1,100 @@
+package operator
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"unsafe"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+)
+
+func TestStrip(t *testing.T) {
+	meta := func() metav1.ObjectMeta {
+		return metav1.ObjectMeta{
+			Namespace: "team-a", Name: "name", UID: "uid", ResourceVersion: "7", Generation: 2,
+			Labels: map[string]string{"app": "web"}, Finalizers: []string{v1alpha1.Finalizer},
+			Annotations:     map[string]string{v1alpha1.AnnotationIntent: "place", v1alpha1.AnnotationSyncNow: "now", "note": "long"},
+			OwnerReferences: []metav1.OwnerReference{{Name: "owner"}}, ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubectl"}},
+		}
+	}
+	secret := metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}
+	namespace := metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}
+	for name, row := range map[string]struct{ object, want any }{
+		"of a Secret stays what names its version": {
+			&metav1.PartialObjectMetadata{TypeMeta: secret, ObjectMeta: meta()},
+			&metav1.PartialObjectMetadata{
+				TypeMeta: secret, ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "name", UID: "uid", ResourceVersion: "7"},
+			},
+		},
+		"of a Namespace stay its labels": {
+			&metav1.PartialObjectMetadata{
+				TypeMeta: namespace, ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"team": "a"}, Annotations: map[string]string{"note": "long"}},
+			},
+			&metav1.PartialObjectMetadata{TypeMeta: namespace, ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"team": "a"}}},
+		},
+		"of an object stay our own annotations": {
+			&v1alpha1.GrafanaSecureValue{ObjectMeta: meta()},
+			&v1alpha1.GrafanaSecureValue{ObjectMeta: metav1.ObjectMeta{
+				Namespace: "team-a", Name: "name", UID: "uid", ResourceVersion: "7", Generation: 2, Finalizers: []string{v1alpha1.Finalizer},
+				Annotations: map[string]string{v1alpha1.AnnotationIntent: "place", v1alpha1.AnnotationSyncNow: "now"},
+			}},
+		},
+		"an annotation is bounded": {
+			&v1alpha1.GrafanaSecureValue{ObjectMeta: metav1.ObjectMeta{
+				Annotations: map[string]string{v1alpha1.AnnotationSyncNow: strings.Repeat("x", 3*maxAnnotationBytes)},
+			}},
+			&v1alpha1.GrafanaSecureValue{ObjectMeta: metav1.ObjectMeta{
+				Annotations: map[string]string{v1alpha1.AnnotationSyncNow: strings.Repeat("x", maxAnnotationBytes)},
+			}},
+		},
+		"a tombstone": {cache.DeletedFinalStateUnknown{Key: "key"}, cache.DeletedFinalStateUnknown{Key: "key"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := strip()(row.object)
+			if err != nil || !reflect.DeepEqual(got, row.want) {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestObjectsShareStrings(t *testing.T) {
+	transform := strip()
+	made := func() *v1alpha1.GrafanaSecureValue {
+		sv := &v1alpha1.GrafanaSecureValue{}
+		sv.Namespace = strings.Clone("team-a")
+		sv.Spec.Decrypters = []string{strings.Clone("synthetic-monitoring")}
+		sv.Status.Conditions = []metav1.Condition{{Reason: strings.Clone("Synced")}}
+		if _, err := transform(sv); err != nil {
+			t.Fatal(err)
+		}
+		return sv
+	}
+	one, two := made(), made()
+	for name, pair := range map[string][2]string{
+		"namespace": {one.Namespace, two.Namespace},
+		"decrypter": {one.Spec.Decrypters[0], two.Spec.Decrypters[0]},
+		"reason":    {one.Status.Conditions[0].Reason, two.Status.Conditions[0].Reason},
+	} {
+		if unsafe.StringData(pair[0]) != unsafe.StringData(pair[1]) {
+			t.Errorf("%s %q is there twice", name, pair[0])
+		}
+	}
+}
+
+func TestCommonsAreBounded(t *testing.T) {
+	c := &commons{}
+	for i := range maxCommons + 10 {
+		s := strings.Repeat("x", 10) + string(rune(i+256))
+		share(c, &s)
+	}
+	long := strings.Repeat("x", maxCommonBytes+1)
+	share(c, &long)
+	if len(c.all) != maxCommons {
+		t.Errorf("%d strings are kept", len(c.all))
+	}
+}

@@ -1,0 +1,214 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"k8s.io/client-go/tools/clientcmd"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/operator"
+)
+
+// managerEnv makes this program a manager and no test: its value is "<path of a kubeconfig> <address of the probes>".
+const managerEnv = "SUITE_MANAGER"
+
+// TestMain runs the tests, or a manager in a process of its own.
+func TestMain(m *testing.M) {
+	kubeconfig, probes, isManager := strings.Cut(os.Getenv(managerEnv), " ")
+	if !isManager {
+		os.Exit(m.Run())
+	}
+	ctrl.SetLogger(zap.New())
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err == nil {
+		config.QPS = -1 // as that of ctrl.GetConfig
+		err = operator.Run(ctrl.SetupSignalHandler(), config, operator.Options{
+			MetricsBindAddress: "0", HealthProbeBindAddress: probes, LeaderElect: true, MaxConcurrentReconciles: 16,
+			OperatorNamespace: operatorNamespace, ClusterID: clusterID, NamespacedConnections: true, Version: "test",
+		})
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// managerProcess is a manager in a process of its own, which takes part in the election of a leader.
+type managerProcess struct {
+	cmd    *exec.Cmd
+	out    *bytes.Buffer
+	probes string
+	ended  chan struct{}
+	err    error // once ended
+}
+
+func startProcess() *managerProcess {
+	GinkgoHelper()
+	kubeconfig := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
+	Expect(os.WriteFile(kubeconfig, plane.Kubeconfig(), 0o600)).To(Succeed())
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // to find a free port
+	Expect(err).NotTo(HaveOccurred())
+	Expect(listener.Close()).To(Succeed())
+
+	p := &managerProcess{out: &bytes.Buffer{}, ended: make(chan struct{}), probes: listener.Addr().String()}
+	p.cmd = exec.Command(os.Args[0]) //nolint:noctx // it ends with the spec, by its clean-up
+	p.cmd.Env = append(os.Environ(), managerEnv+"="+kubeconfig+" "+p.probes)
+	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	Expect(p.cmd.Start()).To(Succeed())
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.ended)
+	}()
+	DeferCleanup(func() {
+		_ = p.cmd.Process.Kill()
+		<-p.ended
+	})
+	return p
+}
+
+func (p *managerProcess) signal(s syscall.Signal) {
+	GinkgoHelper()
+	Expect(p.cmd.Process.Signal(s)).To(Succeed())
+}
+
+// lives reports what the liveness probe of the process says.
+func (p *managerProcess) lives(ctx context.Context) (string, error) {
+	_, said, err := p.probe(ctx, "/healthz?verbose")
+	return said, err
+}
+
+// ready reports whether the readiness probe of the process succeeds.
+func (p *managerProcess) ready(ctx context.Context) bool {
+	code, _, err := p.probe(ctx, "/readyz")
+	return err == nil && code == http.StatusOK
+}
+
+func (p *managerProcess) probe(ctx context.Context, path string) (code int, said string, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.probes+path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var body bytes.Buffer
+	_, err = body.ReadFrom(resp.Body)
+	return resp.StatusCode, body.String(), err
+}
+
+// held is a write that has arrived at Grafana and has neither effect nor answer until it is let go.
+type held struct {
+	arrived chan struct{}
+	letGo   func()
+	done    chan struct{} // it has had its effect
+}
+
+// hold holds the next write of that name.
+func (f *front) hold(name string) *held {
+	release := make(chan struct{})
+	h := &held{arrived: make(chan struct{}), done: make(chan struct{}), letGo: sync.OnceFunc(func() { close(release) })}
+	DeferCleanup(h.letGo)
+	f.meet(name, func(rw http.ResponseWriter, _ *http.Request, effect func() *httptest.ResponseRecorder) {
+		close(h.arrived)
+		<-release
+		answer := effect()
+		close(h.done)
+		rw.WriteHeader(answer.Code)
+		_, _ = rw.Write(answer.Body.Bytes()) // the caller may be gone
+	})
+	return h
+}
+
+var _ = Describe("A leader", long, func() {
+	It("that is paused, stopped or killed in the middle of a write leaves nothing wrong behind", func(ctx SpecContext) {
+		w := newWorld(ctx)
+		stopManager()
+		DeferCleanup(startManager)   // and then the world is cleaned up
+		const failover = time.Minute // a lease lasts 15 s
+		f := newFront(w)
+		conn := w.connection(connectionRef)
+		conn.Spec.ResyncPeriod = "5s"
+		w.create(conn)
+		sv := w.value("api-key")
+		rests := func(value string) {
+			GinkgoHelper()
+			Eventually(func(g Gomega) {
+				stored, there := w.grafana.Value(grafanaNS, "api-key")
+				g.Expect(there).To(BeTrue())
+				g.Expect(string(stored.Value)).To(Equal(value))
+				g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(sv), sv)).To(Succeed())
+				g.Expect(describe(sv.Status.ObservedGeneration, sv.Status.Conditions)).To(ContainSubstring("True"))
+				g.Expect(sv.Status.Targets[0].Version).To(Equal(stored.Version))
+			}).WithTimeout(failover).Should(Succeed())
+		}
+		rotate := func(value string) { w.secret("source", map[string]string{"key": value}) }
+
+		first := startProcess()
+		rotate("canary-1")
+		w.create(sv)
+		rests("canary-1")
+		Eventually(first.lives).WithArguments(ctx).Should(ContainSubstring("[+]watchdog ok"))
+
+		By("being paused, and losing the lease meanwhile: the late write is found and corrected")
+		second := startProcess()
+		late := f.hold("api-key")
+		rotate("canary-2")
+		Eventually(late.arrived).Should(BeClosed())
+		first.signal(syscall.SIGSTOP)
+		rotate("canary-3")
+		rests("canary-3")
+		late.letGo()
+		Eventually(late.done).Should(BeClosed())
+		Expect(string(w.stored("api-key").Value)).To(Equal("canary-2"), "the write was not late")
+		rests("canary-3")
+		first.signal(syscall.SIGCONT)
+		Eventually(first.ended).WithTimeout(failover).Should(BeClosed())
+		Expect(first.err).To(HaveOccurred(), "it goes on without the lease")
+
+		By("being told to stop: the write and its status are finished, and nothing is written again")
+		third := startProcess()
+		last := f.hold("api-key")
+		rotate("canary-4")
+		Eventually(last.arrived).Should(BeClosed())
+		w.grafana.ResetCalls()
+		second.signal(syscall.SIGTERM)
+		Consistently(second.ended).WithTimeout(time.Second).ShouldNot(BeClosed(), "it did not wait for the write")
+		last.letGo()
+		Eventually(second.ended).WithTimeout(failover).Should(BeClosed())
+		Expect(second.err).NotTo(HaveOccurred(), second.out.String())
+		rests("canary-4")
+		Expect(w.writesTo("api-key")).To(Equal(1))
+
+		By("being killed: the next one looks at what became of the write")
+		killed := f.hold("api-key")
+		rotate("canary-5")
+		Eventually(killed.arrived).WithTimeout(failover).Should(BeClosed())
+		third.signal(syscall.SIGKILL)
+		Eventually(third.ended).Should(BeClosed())
+		w.grafana.ResetCalls()
+		killed.letGo()
+		Eventually(killed.done).Should(BeClosed())
+		startProcess()
+		rests("canary-5")
+		Expect(w.writesTo("api-key")).To(BeNumerically("<=", 2))
+	})
+})
