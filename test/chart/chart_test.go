@@ -1,0 +1,396 @@
+// Package chart holds the Helm chart to its word: its renderings are valid, its values documented, checked and tested, and by
+// default it installs what config/default does.
+package chart
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane/assets"
+	"github.com/securevalues-io/grafana-secure-value-operator/test/helm"
+)
+
+func TestUnits(t *testing.T) {
+	unittest, err := helm.Unittest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), unittest, "--strict", chartDir(t)).CombinedOutput()
+	if err != nil {
+		t.Errorf("helm-unittest: %v\n%s", err, out)
+	}
+	if !bytes.Contains(out, []byte("Test Suites: ")) {
+		t.Errorf("helm-unittest ran no suites:\n%s", out)
+	}
+}
+
+func TestLint(t *testing.T) {
+	for name, file := range valuesFiles(t) {
+		t.Run(name, func(t *testing.T) {
+			run(t, "lint", "--strict", chartDir(t), "--values", file)
+		})
+	}
+}
+
+// TestEveryValueIsTurnedByAUnitTest holds the suites of the chart to all its values.
+func TestEveryValueIsTurnedByAUnitTest(t *testing.T) {
+	suites, err := filepath.Glob(filepath.Join(chartDir(t), "tests", "*_test.yaml"))
+	if err != nil || len(suites) == 0 {
+		t.Fatalf("suites: %v, %v", suites, err)
+	}
+	turned := map[string][]string{}
+	for _, file := range suites {
+		var suite struct {
+			Suite string `json:"suite"`
+			Tests []struct {
+				It  string         `json:"it"`
+				Set map[string]any `json:"set"`
+			} `json:"tests"`
+		}
+		readYAML(t, file, &suite)
+		for _, test := range suite.Tests {
+			for key, value := range test.Set {
+				for _, path := range leaves(key, value) {
+					turned[path] = append(turned[path], suite.Suite+": "+test.It)
+				}
+			}
+		}
+	}
+	documented := documentedValues(t)
+	if len(documented) == 0 {
+		t.Fatal("the README of the chart documents no value")
+	}
+	for _, path := range documented {
+		var tests []string
+		for set, by := range turned {
+			if set == path || strings.HasPrefix(set, path+".") {
+				tests = append(tests, by...)
+			}
+		}
+		if len(tests) == 0 {
+			t.Errorf("no unit test of the chart turns %s", path)
+			continue
+		}
+		t.Logf("| `%s` | %s |", path, strings.Join(slices.Compact(slices.Sorted(slices.Values(tests))), "; "))
+	}
+}
+
+// documentedValues returns the values in the table of the README, which is made of all in values.yaml.
+func documentedValues(t *testing.T) []string {
+	t.Helper()
+	readme, err := os.ReadFile(filepath.Join(chartDir(t), "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(readme), "\n## Values\n")
+	var paths []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(table, -1) {
+		paths = append(paths, row[1])
+	}
+	return paths
+}
+
+// TestSchema: what values.yaml has is in the schema, what the schema has is in values.yaml, and nothing else is taken.
+func TestSchema(t *testing.T) {
+	var schema map[string]any
+	readYAML(t, filepath.Join(chartDir(t), "values.schema.json"), &schema)
+	var compare func(path string, schema, values map[string]any)
+	compare = func(path string, schema, values map[string]any) {
+		properties, ok := schema["properties"].(map[string]any)
+		if !ok {
+			return // any keys
+		}
+		if schema["additionalProperties"] != false {
+			t.Errorf("the schema takes any key of %q", path)
+		}
+		for key, value := range values {
+			property, ok := properties[key].(map[string]any)
+			if !ok {
+				t.Errorf("the schema lacks %s%s", path, key)
+				continue
+			}
+			if value, ok := value.(map[string]any); ok {
+				compare(path+key+".", property, value)
+			}
+		}
+	}
+	compare("", schema, values(t))
+	for key := range schema["properties"].(map[string]any) {
+		if _, ok := values(t)[key]; !ok && key != "global" { // which a parent chart passes on
+			t.Errorf("values.yaml lacks %s", key)
+		}
+	}
+
+	for _, path := range closed("", schema) {
+		t.Run("a typo in "+path, func(t *testing.T) {
+			out, err := try(t, "template", "release", chartDir(t), "--set", path+"tpyo=1")
+			if err == nil || !strings.Contains(out, "additional properties 'tpyo' not allowed") {
+				t.Errorf("helm took the value %stpyo: %v\n%s", path, err, out)
+			}
+		})
+	}
+	for _, set := range []string{
+		"replicaCount=-1", "replicaCount=two", "image.digest=latest", "image.pullPolicy=Sometimes", "clusterID=a/b", "crds.keep=no",
+		"watch.namespaces={Team}", "allowedHosts={https://grafana.net}", "maxConcurrentReconciles=0", "log.level=loud",
+		"extraArgs={zap-devel}", "metrics.port=0",
+		"terminationGracePeriodSeconds=10", "podDisruptionBudget.maxUnavailable=half", "metrics.serviceMonitor.interval=soon",
+		"metrics.readers[0].name=prometheus", "commonLabels.number=1", "imagePullSecrets={credentials}",
+	} {
+		t.Run(set, func(t *testing.T) {
+			out, err := try(t, "template", "release", chartDir(t), "--set", set)
+			if err == nil || !strings.Contains(out, "values don't meet the specifications of the schema") {
+				t.Errorf("helm took it: %v\n%s", err, out)
+			}
+		})
+	}
+}
+
+// closed returns where the schema has maps that take no other key, as a prefix of their keys.
+func closed(prefix string, schema map[string]any) []string {
+	properties, ok := schema["properties"].(map[string]any)
+	if !ok {
+		return nil
+	}
+	found := []string{prefix}
+	for _, key := range slices.Sorted(maps.Keys(properties)) {
+		if property, ok := properties[key].(map[string]any); ok {
+			found = append(found, closed(prefix+key+".", property)...)
+		}
+	}
+	return found
+}
+
+func TestKubeVersionIsTheOneOfTheTests(t *testing.T) {
+	var chart struct {
+		KubeVersion string `json:"kubeVersion"`
+	}
+	readYAML(t, filepath.Join(chartDir(t), "Chart.yaml"), &chart)
+	if want := ">=" + assets.Series + ".0-0"; chart.KubeVersion != want {
+		t.Errorf("kubeVersion = %q, want %q", chart.KubeVersion, want)
+	}
+	out, err := try(t, "template", "release", chartDir(t), "--kube-version", "1.36.9")
+	if err == nil || !strings.Contains(out, "incompatible") {
+		t.Errorf("helm renders for an older Kubernetes: %v\n%s", err, out)
+	}
+}
+
+// TestSubchart: a chart that has this one as a part can share its values with it.
+func TestSubchart(t *testing.T) {
+	parent := t.TempDir()
+	write(t, filepath.Join(parent, "Chart.yaml"), "apiVersion: v2\nname: parent\nversion: 1.0.0\n")
+	write(t, filepath.Join(parent, "values.yaml"), "global: {region: eu}\ngrafana-secure-value-operator: {replicaCount: 3}\n")
+	if err := os.CopyFS(filepath.Join(parent, "charts", "operator"), os.DirFS(chartDir(t))); err != nil {
+		t.Fatal(err)
+	}
+	deployment := only(t, render(t, parent), "Deployment")
+	if got := at(deployment, "spec", "replicas"); !reflect.DeepEqual(got, float64(3)) {
+		t.Errorf("replicas = %v, want 3", got)
+	}
+}
+
+// TestPackageLeavesTestsOut: what is installed holds what is needed to install.
+func TestPackageLeavesTestsOut(t *testing.T) {
+	dir := t.TempDir()
+	run(t, "package", chartDir(t), "--destination", dir)
+	archives, err := filepath.Glob(filepath.Join(dir, "*.tgz"))
+	if err != nil || len(archives) != 1 {
+		t.Fatalf("archives: %v, %v", archives, err)
+	}
+	out, err := exec.CommandContext(t.Context(), "tar", "tzf", archives[0]).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := strings.Fields(string(out))
+	for _, file := range files {
+		if strings.Contains(file, "/tests/") || strings.Contains(file, "/ci/") {
+			t.Errorf("the package holds %s", file)
+		}
+	}
+	for _, file := range []string{"files/role.yaml", "files/crds/grafana.securevalues.io_grafanasecurevalues.yaml", "values.schema.json", "README.md"} {
+		if !slices.Contains(files, "grafana-secure-value-operator/"+file) {
+			t.Errorf("the package lacks %s", file)
+		}
+	}
+}
+
+// object is one object of a rendering.
+type object = map[string]any
+
+func render(t *testing.T, chart string, args ...string) []object {
+	t.Helper()
+	return objects(t, run(t, append([]string{"template", "release", chart, "--namespace", "release"}, args...)...))
+}
+
+// objects returns the documents of a YAML stream.
+func objects(t *testing.T, stream string) []object {
+	t.Helper()
+	var found []object
+	for document := range strings.SplitSeq("\n"+stream, "\n---") {
+		var o object
+		if err := yaml.Unmarshal([]byte(document), &o); err != nil {
+			t.Fatalf("%v in\n%s", err, document)
+		}
+		if len(o) > 0 {
+			found = append(found, o)
+		}
+	}
+	return found
+}
+
+// only returns the one object of a kind.
+func only(t *testing.T, objects []object, kind string) object {
+	t.Helper()
+	found := ofKind(objects, kind)
+	if len(found) != 1 {
+		t.Fatalf("%d objects of kind %s, want 1", len(found), kind)
+	}
+	return found[0]
+}
+
+func ofKind(objects []object, kind string) []object {
+	var found []object
+	for _, o := range objects {
+		if o["kind"] == kind {
+			found = append(found, o)
+		}
+	}
+	return found
+}
+
+// at returns what is below the keys; a number is the index of a list.
+func at(v any, keys ...any) any {
+	for _, key := range keys {
+		switch key := key.(type) {
+		case string:
+			m, _ := v.(map[string]any)
+			v = m[key]
+		case int:
+			l, _ := v.([]any)
+			if key >= len(l) {
+				return nil
+			}
+			v = l[key]
+		}
+	}
+	return v
+}
+
+func name(o object) string { return fmt.Sprint(at(o, "metadata", "name")) }
+
+// leaves returns the paths of all that is no map with keys, at the prefix and below.
+func leaves(prefix string, v any) []string {
+	m, ok := v.(map[string]any)
+	if !ok || len(m) == 0 {
+		return []string{prefix}
+	}
+	var paths []string
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		paths = append(paths, leaves(prefix+"."+key, m[key])...)
+	}
+	return paths
+}
+
+func values(t *testing.T) map[string]any {
+	t.Helper()
+	var v map[string]any
+	readYAML(t, filepath.Join(chartDir(t), "values.yaml"), &v)
+	return v
+}
+
+// valuesFiles returns the files of values that the chart is tried with, by name.
+func valuesFiles(t *testing.T) map[string]string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(chartDir(t), "ci", "*-values.yaml"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("files of values: %v, %v", paths, err)
+	}
+	files := map[string]string{}
+	for _, path := range paths {
+		files[strings.TrimSuffix(filepath.Base(path), "-values.yaml")] = path
+	}
+	return files
+}
+
+// chartDir returns the directory of a copy of the chart, so that go test sees which files the test depends on.
+func chartDir(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), filepath.Base(helm.Chart))
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(rootDir(t), helm.Chart))); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func rootDir(t *testing.T) string {
+	t.Helper()
+	root, err := helm.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// run runs helm, which must succeed, and returns its output.
+func run(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := try(t, args...)
+	if err != nil {
+		t.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// try runs helm, without the settings of the person who runs it.
+func try(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	program, err := helm.Helm()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd.Env = append(os.Environ(), "HELM_CONFIG_HOME="+t.TempDir(), "HELM_CACHE_HOME="+t.TempDir(), "HELM_DATA_HOME="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func readYAML(t *testing.T, path string, into any) {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err == nil {
+		err = yaml.Unmarshal(content, into)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func encode(t *testing.T, v any) string {
+	t.Helper()
+	out, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
