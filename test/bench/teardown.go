@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// teardown deletes objects, and their Secrets after them, as the end of a namespace does. It is the last scenario, since it makes the world
+// smaller.
+func teardown(ctx context.Context, w *world, n int, record func(measurement)) error {
+	count := min(n, 5000)
+	from := w.made - count
+	since, err := reset(ctx, w)
+	if err != nil {
+		return err
+	}
+	begun := time.Now()
+	err = w.each(ctx, "objects deleted", from, count, func(ctx context.Context, i int) error {
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespaceOf(i), Name: nameOf(i)}}
+		return errors.Join(w.k8s.Delete(ctx, objectOf(nameOf(i), i, defaultConnection)), w.k8s.Delete(ctx, secret))
+	})
+	if err != nil {
+		return err
+	}
+	all := w.made
+	err = w.until(ctx, "gone", count, func() (int, error) { return all - w.manager.metric(ctx, "gsv_secure_values", ""), nil })
+	if err != nil {
+		return err
+	}
+	record(measurement{Measure: "all gone", Unit: unitSeconds, Target: atMost(max(6, 0.009*float64(count))), Values: seconds(time.Since(begun))})
+	w.made = from
+	if err := w.reallySynced(ctx); err != nil {
+		return err
+	}
+	if err := w.settled(ctx); err != nil {
+		return err
+	}
+	// Before each DELETE, and after it: only a 404 proves it.
+	return counted(ctx, w, since, expected{"Grafana get": 2 * count, "Grafana delete": count, "patch grafanasecurevalues": count}, record)
+}
