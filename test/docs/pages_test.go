@@ -1,0 +1,228 @@
+package docs
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
+)
+
+// TestLinks: what a page links to in this project is there, with the heading that is named.
+func TestLinks(t *testing.T) {
+	links := 0
+	for file, content := range pages(t) {
+		for _, target := range all(withoutCode(content), `\]\(([^)\s]+)\)`) {
+			if strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
+				continue
+			}
+			links++
+			path, heading, named := strings.Cut(target, "#")
+			to := file
+			if path != "" {
+				to = filepath.Join(filepath.Dir(file), path)
+			}
+			if _, err := os.Stat(filepath.Join(root(t), to)); err != nil {
+				t.Errorf("%s links to %s, which is not there", file, target)
+				continue
+			}
+			if named && !slices.Contains(headings(text(t, to)), heading) {
+				t.Errorf("%s links to %s, and there is no such heading", file, target)
+			}
+		}
+	}
+	if links == 0 {
+		t.Error("no links")
+	}
+}
+
+// foreign are the groups of other projects in the pages, whose kinds the server does not have.
+var foreign = []string{
+	"argoproj.io/", "external-secrets.io/", "grafana.integreatly.org/", "helm.toolkit.fluxcd.io/", "kustomize.config.k8s.io/",
+	"kustomize.toolkit.fluxcd.io/", "source.toolkit.fluxcd.io/", "monitoring.coreos.com/",
+}
+
+// TestYAML: each object in a block of YAML is one that an API server with our definitions takes, and all YAML can be read.
+func TestYAML(t *testing.T) {
+	plane, err := controlplane.Start(controlplane.Options{CRDDirectories: []string{filepath.Join(root(t), "config", "crd", "bases")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := plane.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(kubeconfig, plane.Kubeconfig(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	kubectl := func(input string, args ...string) error {
+		command := exec.CommandContext(t.Context(), plane.KubectlPath(), append(args, "--kubeconfig", kubeconfig, "-f", "-")...)
+		command.Stdin = strings.NewReader(input)
+		if out, err := command.CombinedOutput(); err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+		return nil
+	}
+	namespaces, taken := map[string]bool{}, 0
+	for file, content := range pages(t) {
+		for _, block := range blocks(content, "yaml") {
+			for document := range strings.SplitSeq(block, "\n---\n") {
+				var o struct {
+					APIVersion string `json:"apiVersion"`
+					Kind       string `json:"kind"`
+					Metadata   struct {
+						Namespace string `json:"namespace"`
+					} `json:"metadata"`
+				}
+				if err := yaml.Unmarshal([]byte(document), &o); err != nil {
+					t.Errorf("%s: %v in\n%s", file, err, document)
+					continue
+				}
+				other := func(group string) bool { return strings.HasPrefix(o.APIVersion, group) }
+				if o.APIVersion == "" || slices.ContainsFunc(foreign, other) {
+					continue
+				}
+				if ns := o.Metadata.Namespace; ns != "" && ns != "default" && !namespaces[ns] {
+					namespaces[ns] = true
+					if err := kubectl("{apiVersion: v1, kind: Namespace, metadata: {name: "+ns+"}}", "create"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := kubectl(document, "apply", "--server-side", "--dry-run=server", "--validate=strict"); err != nil {
+					t.Errorf("%s: %v in\n%s", file, err, document)
+				}
+				taken++
+			}
+		}
+	}
+	if taken == 0 {
+		t.Error("no objects")
+	}
+}
+
+// Lines of the flowcharts: a node, an edge, and what groups nodes. It is a part of Mermaid's grammar, and enough.
+var (
+	chartNode  = `(\w+)(?:\["[^"]+"\]|\{"[^"]+"\})?`
+	chartEdge  = regexp.MustCompile(`^` + chartNode + ` (?:-->|-\.->)(?:\|"[^"|]+"\|)? ` + chartNode + `$`)
+	chartAlone = regexp.MustCompile(`^(\w+)(?:\["[^"]+"\]|\{"[^"]+"\})$`)
+	chartGroup = regexp.MustCompile(`^subgraph \w+\["[^"]+"\]$`)
+	chartText  = regexp.MustCompile(`(\w+)(?:\["|\{")`)
+)
+
+// TestDiagrams: the pages on ownership, drift and the gate have pictures, each is a flowchart that Mermaid can read, and each of its nodes
+// is given a text once.
+func TestDiagrams(t *testing.T) {
+	for _, page := range []string{"docs/ownership.md", "docs/drift.md", "docs/connections.md"} {
+		if len(blocks(text(t, page), "mermaid")) == 0 {
+			t.Errorf("%s has no picture", page)
+		}
+	}
+	for file, content := range pages(t) {
+		for _, block := range blocks(content, "mermaid") {
+			if problem := problemOf(block); problem != "" {
+				t.Errorf("%s: %s in\n%s", file, problem, block)
+			}
+		}
+	}
+}
+
+// problemOf says what is wrong with a flowchart, or "".
+func problemOf(chart string) string {
+	kind, rest, _ := strings.Cut(chart, "\n")
+	if kind != "flowchart LR" && kind != "flowchart TD" {
+		return "no flowchart"
+	}
+	used, texts, depth := map[string]bool{}, map[string]int{}, 0
+	for line := range strings.Lines(rest) {
+		line = strings.TrimSpace(line)
+		switch edge, alone := chartEdge.FindStringSubmatch(line), chartAlone.FindStringSubmatch(line); {
+		case edge != nil:
+			used[edge[1]], used[edge[2]] = true, true
+		case alone != nil:
+			used[alone[1]] = true
+		case chartGroup.MatchString(line):
+			depth++
+			continue
+		case line == "end" && depth > 0:
+			depth--
+		default:
+			return "not understood: " + line
+		}
+		for _, named := range chartText.FindAllStringSubmatch(line, -1) {
+			texts[named[1]]++
+		}
+	}
+	if depth != 0 {
+		return "a group without an end"
+	}
+	for name := range used {
+		if texts[name] != 1 {
+			return fmt.Sprintf("%s has %d texts", name, texts[name])
+		}
+	}
+	return ""
+}
+
+// pages returns the Markdown of the project, by its path.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	err := filepath.WalkDir(root(t), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && slices.Contains([]string{".git", "bin", "dist", "node_modules"}, entry.Name()) {
+			return filepath.SkipDir
+		}
+		if filepath.Ext(path) == ".md" {
+			name, err := filepath.Rel(root(t), path)
+			if err != nil {
+				return err
+			}
+			found[name] = text(t, name)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+var fence = regexp.MustCompile("(?ms)^( *)```([a-z]*)\n(.*?)^ *```$")
+
+func withoutCode(page string) string { return fence.ReplaceAllString(page, "") }
+
+// blocks returns the code of that language in a page, without what indents it.
+func blocks(page, language string) []string {
+	var found []string
+	for _, block := range fence.FindAllStringSubmatch(page, -1) {
+		if block[2] == language {
+			lines := bytes.ReplaceAll([]byte("\n"+block[3]), []byte("\n"+block[1]), []byte("\n"))
+			found = append(found, string(lines[1:]))
+		}
+	}
+	return found
+}
+
+var notInAnchor = regexp.MustCompile(`[^\p{L}\p{N}\- _]`)
+
+// headings returns the anchors of the headings of a page, as GitHub makes them.
+func headings(page string) []string {
+	var found []string
+	for _, heading := range all(withoutCode(page), `(?m)^#+ (.+)$`) {
+		found = append(found, strings.ReplaceAll(notInAnchor.ReplaceAllString(strings.ToLower(heading), ""), " ", "-"))
+	}
+	return found
+}
