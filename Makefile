@@ -1,6 +1,10 @@
-# The only entry point. Versions of tools: Go, controller-gen and setup-envtest are pinned in go.mod, Kubernetes and etcd of the
-# test control plane in hack/controlplane/go.mod, and golangci-lint, which must not be built with our requirements, here.
+# The only entry point. Versions of tools: Go, ginkgo, controller-gen and setup-envtest are pinned in go.mod, Kubernetes and etcd of the
+# test control plane, helm-unittest and promtool in the go.mod of their directories in hack, and what must not be built with our
+# requirements and needs none of its own, here.
 GOLANGCI_LINT_VERSION := v2.15.0
+HELM_VERSION := v4.3.1
+CYCLONEDX_VERSION := v1.10.0
+COSIGN_VERSION := v3.1.3
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMG ?= grafana-secure-value-operator:dev
@@ -11,15 +15,21 @@ OPERATOR_NAMESPACE ?= default
 # Further flags of the manager that `make run` starts.
 ARGS ?=
 
-GENERATED := api/v1alpha1/zz_generated.deepcopy.go config/crd/bases config/rbac/role.yaml
+CHART := charts/grafana-secure-value-operator
+GENERATED := api/v1alpha1/zz_generated.deepcopy.go config/crd/bases config/rbac/role.yaml config/prometheus $(CHART)/files \
+	$(CHART)/README.md docs/reference/api.md
 GOLANGCI_LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
+HELM := bin/helm-$(HELM_VERSION)
+RENDER = $(KUBECTL) kustomize config/default | sed 's|image: grafana-secure-value-operator:dev$$|image: $(IMG)|'
+HELM_UNITTEST := bin/helm-unittest-$(shell sed -n 's|.*github.com/helm-unittest/helm-unittest \(v[^ ]*\).*|\1|p' hack/helm-unittest/go.mod)
+PROMTOOL := bin/promtool-$(shell sed -n 's|.*github.com/prometheus/prometheus \(v[^ ]*\).*|\1|p' hack/promtool/go.mod)
 
 .DEFAULT_GOAL := help
 .PHONY: help
 help: ## Show this help.
 	@awk 'BEGIN {FS = ":.*## "; print "Usage: make TARGET"} \
 		/^## / {printf "\n%s\n", substr($$0, 4)} \
-		/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 ## See it, test it (needs Go, git and make)
 
@@ -27,13 +37,41 @@ help: ## Show this help.
 demo: envtest ## Show the operator at work, with a real API server and a stand-in for Grafana. DEMO_ONCE=1 ends it.
 	@CGO_ENABLED=0 go run ./test/demo
 
+# In how many processes test/integration runs, each with a control plane of its own.
+PROCESSES ?= 3
+
+# What takes longest begins first.
 .PHONY: test
-test: envtest ## Run all tests, with the race detector if there is a C compiler. REQUIRE_RACE=1 requires one.
-	@go run ./hack/gotest ./...
+test: tools ## Run all tests, with the race detector if there is a C compiler. REQUIRE_RACE=1 requires one.
+	@PROCESSES=$(PROCESSES) go run ./hack/gotest -timeout 40m ./test/integration ./test/install ./...
+
+.PHONY: test-chart
+test-chart: tools ## Run the tests of the Helm chart alone.
+	@go run ./hack/gotest ./test/chart
+
+.PHONY: test-install
+test-install: tools ## Install, upgrade and remove it with the real helm, kubectl and kube-apiserver, and nothing else.
+	@go run ./hack/gotest ./test/install
+
+.PHONY: soak
+soak: ## Play SEEDS random histories more, in process and in fake time; tells every hundredth, and how to repeat one that fails.
+	go test ./internal/controller/securevalue -run TestHistories -count=1 -timeout 0 -v -rapid.checks=$(or $(SEEDS),1000)
+
+.PHONY: soak-restarts
+soak-restarts: envtest ## Restart the manager RESTARTS times (50) while Secrets change, in some minutes. The tests do it ten times.
+	RESTARTS=$(or $(RESTARTS),50) go test ./test/integration -count=1 -timeout 1h -ginkgo.focus 'Rolling restarts'
+
+.PHONY: fuzz
+fuzz: ## Fuzz each target for FUZZTIME (10s).
+	@for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\)(.*/\1/p' internal/grafana/fuzz_test.go); do \
+		go test ./internal/grafana -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),10s) || exit 1; done
 
 .PHONY: test-contract
 test-contract: ## Run the contract tests against the Grafana of GRAFANA_URL, GRAFANA_TOKEN and GRAFANA_NAMESPACE.
 	GRAFANA_CONTRACT=required go test ./internal/grafana/... -run TestContract -count=1 -v
+
+.PHONY: tools
+tools: envtest $(HELM) $(HELM_UNITTEST) $(PROMTOOL) ## Get all that the tests run: the control plane, helm, helm-unittest and promtool.
 
 .PHONY: envtest
 envtest: ## Get kube-apiserver, etcd and kubectl for tests and demo, if they are not there yet.
@@ -46,9 +84,16 @@ generate: ## Generate the DeepCopy methods.
 	@go tool controller-gen object paths=./api/...
 
 .PHONY: manifests
-manifests: ## Generate the CRDs and the role of the manager.
+manifests: ## Generate CRDs, the role of the manager, the dashboard, copies, and reference pages.
 	@go tool controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
 	@go tool controller-gen rbac:roleName=manager-role paths=./internal/... output:rbac:dir=config/rbac
+	@rm -rf $(CHART)/files/crds && cp -R config/crd/bases $(CHART)/files/crds && cp config/rbac/role.yaml $(CHART)/files/role.yaml
+	@go run ./hack/chartdocs $(CHART)
+	@go run ./hack/crddocs config/crd/bases > docs/reference/api.md
+	@mkdir -p bin $(CHART)/files/dashboards
+	@go run ./hack/dashboard > $(CHART)/files/dashboards/grafana-secure-value-operator.json
+	@{ sed '/^spec:$$/q' config/prometheus/prometheusrule.yaml; sed -n '/^groups:$$/,$$ s/^/  /p' $(CHART)/files/alerts.yaml; } > bin/.rule
+	@mv bin/.rule config/prometheus/prometheusrule.yaml
 
 .PHONY: verify
 verify: generate manifests ## Fail if what is generated differs from what is committed.
@@ -76,9 +121,77 @@ build: ## Build bin/manager.
 docker-build: ## Build the image IMG.
 	$(DOCKER) build --build-arg GO_VERSION=$(shell go list -m -f '{{.GoVersion}}') --build-arg VERSION=$(VERSION) -t $(IMG) .
 
+.PHONY: build-installer
+build-installer: ## Write dist/install.yaml: CRDs, roles and the manager with the image IMG, in one file to apply.
+	@mkdir -p dist
+	$(RENDER) > dist/install.yaml
+
 .PHONY: clean
-clean: ## Remove bin/. The test control plane stays: other checkouts use it.
-	rm -rf bin
+clean: ## Remove bin/ and dist/. The test control plane stays: other checkouts use it.
+	rm -rf bin dist
+
+## Release (what the workflow of a tag calls, with VERSION=v1.2.3)
+
+REGISTRY := ghcr.io/securevalues-io
+RELEASE = $(VERSION:v%=%)
+RELEASE_IMG = $(REGISTRY)/grafana-secure-value-operator:$(RELEASE)
+COSIGN := go run github.com/sigstore/cosign/v3/cmd/cosign@$(COSIGN_VERSION)
+
+.PHONY: sbom
+sbom: ## Write dist/sbom.cdx.json: what the manager is built of.
+	@mkdir -p dist
+	@go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION) app -json -licenses -main cmd -output dist/sbom.cdx.json .
+
+.PHONY: release-files
+release-files: sbom $(HELM) ## Write what is released beside the image, and its checksums, into dist/.
+	@$(MAKE) build-installer IMG=$(RELEASE_IMG)
+	@$(HELM) package $(CHART) --version $(RELEASE) --app-version $(RELEASE) --destination dist
+	@cd dist && sha256sum install.yaml sbom.cdx.json grafana-secure-value-operator-$(RELEASE).tgz > checksums.txt
+
+.PHONY: release-login
+release-login: $(HELM) ## Log in to the registry as REGISTRY_USER, with REGISTRY_TOKEN.
+	@printenv REGISTRY_TOKEN | $(DOCKER) login $(firstword $(subst /, ,$(REGISTRY))) --username "$$REGISTRY_USER" --password-stdin
+	@printenv REGISTRY_TOKEN | $(HELM) registry login $(firstword $(subst /, ,$(REGISTRY))) --username "$$REGISTRY_USER" --password-stdin
+
+.PHONY: release
+release: release-files ## Build and push image and chart, sign them, and make the release. It needs docker with buildx, and gh.
+	$(DOCKER) buildx build --platform linux/amd64,linux/arm64 --sbom=true --provenance=mode=max --push --metadata-file dist/image.json \
+		--build-arg GO_VERSION=$(shell go list -m -f '{{.GoVersion}}') --build-arg VERSION=$(VERSION) --tag $(RELEASE_IMG) .
+	$(COSIGN) sign --yes $(RELEASE_IMG)@$$(sed -n 's/.*"containerimage.digest": "\(sha256:[0-9a-f]*\)".*/\1/p' dist/image.json)
+	$(HELM) push dist/grafana-secure-value-operator-$(RELEASE).tgz oci://$(REGISTRY)/charts
+	$(COSIGN) sign-blob --yes --bundle dist/checksums.txt.sigstore.json dist/checksums.txt
+	gh release create $(VERSION) --verify-tag --notes-file CHANGELOG.md dist/install.yaml dist/sbom.cdx.json dist/checksums.txt \
+		dist/checksums.txt.sigstore.json dist/grafana-secure-value-operator-$(RELEASE).tgz
+
+## Measure it (on Linux; see docs/performance.md)
+
+# Scenarios with commas between them, as cold-start,restart, or none for all; objects; runs; and further flags, as -help lists them.
+SCENARIO ?=
+N ?= 10000
+RUNS ?= 1
+GROWTH ?= 100,1000,10000,50000
+BENCHFLAGS ?=
+
+.PHONY: bench
+bench: envtest ## Measure time, memory and calls with N objects: all scenarios, or those of SCENARIO.
+	@CGO_ENABLED=0 go run ./test/bench -scenario '$(SCENARIO)' -n '$(N)' -runs $(RUNS) $(BENCHFLAGS)
+
+.PHONY: bench-growth
+bench-growth: ## Measure how cost grows with the number of objects, those of GROWTH, and plot it. It takes half an hour.
+	@$(MAKE) bench SCENARIO=cold-start,memory,restart,rotation N=$(GROWTH) \
+		BENCHFLAGS='-plot docs/performance-growth.svg -out bin/bench-growth.json $(BENCHFLAGS)'
+
+# The microbenchmarks that bench-compare runs, and the commit that they are compared with.
+MICRO ?= .
+BASE ?= HEAD~1
+
+.PHONY: bench-micro
+bench-micro: ## Run the microbenchmarks.
+	@go test -run '^$$' -bench '$(MICRO)' -benchmem $(MICROFLAGS) ./internal/...
+
+.PHONY: bench-compare
+bench-compare: ## Compare the microbenchmarks with those of commit BASE, which is the previous one.
+	@hack/bench-compare '$(BASE)' '$(MICRO)'
 
 ## Use a cluster (the one of the current kubeconfig; needs kubectl)
 
@@ -96,11 +209,10 @@ run: ## Run the manager on this machine, with the Secrets of cluster connections
 
 .PHONY: deploy
 deploy: ## Run the image IMG in the cluster, with CRDs and roles.
-	$(KUBECTL) kustomize config/default | sed 's|image: grafana-secure-value-operator:dev$$|image: $(IMG)|' | \
-		$(KUBECTL) apply --server-side -f -
+	$(RENDER) | $(KUBECTL) apply --server-side -f -
 
 .PHONY: undeploy
-undeploy: ## Remove all that deploy has made. Delete the objects first, while the manager can clean up in Grafana.
+undeploy: ## Remove all of deploy: definitions, namespace, fingerprint key, tokens. Delete gsv, then gconn and cgconn before.
 	$(KUBECTL) delete --ignore-not-found -k config/default
 
 # A name with the version, so that another version is another file and none is built twice.
@@ -108,3 +220,16 @@ $(GOLANGCI_LINT):
 	@echo "Building golangci-lint $(GOLANGCI_LINT_VERSION), once for this checkout."
 	@GOBIN=$(CURDIR)/bin/.new go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	@mv bin/.new/golangci-lint $@ && rmdir bin/.new
+
+$(HELM):
+	@echo "Building helm $(HELM_VERSION), once for this checkout."
+	@GOBIN=$(CURDIR)/bin/.helm go install helm.sh/helm/v4/cmd/helm@$(HELM_VERSION)
+	@mv bin/.helm/helm $@ && rmdir bin/.helm
+
+$(HELM_UNITTEST):
+	@echo "Building helm-unittest, once for this checkout."
+	@go build -C hack/helm-unittest -o $(CURDIR)/$@ github.com/helm-unittest/helm-unittest/cmd/helm-unittest
+
+$(PROMTOOL):
+	@echo "Building promtool, once for this checkout."
+	@go build -C hack/promtool -tags remove_all_sd -o $(CURDIR)/$@ github.com/prometheus/prometheus/cmd/promtool
