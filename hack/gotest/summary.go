@@ -45,10 +45,12 @@ type testPackage struct {
 	told   []string                    // the attributes of tests
 }
 
-// summarize reads the output of go test -json. It writes a line for each package that has tests, the output of what
-// failed, and nothing of what passed but the attributes that tests give themselves.
+// summarize reads the output of go test -json. It writes a line for each package that has tests, nothing of what passed but the
+// attributes that tests give themselves, and last the output of what failed: a reader, and whoever keeps but the end of a log, finds it there.
 func summarize(events io.Reader, out io.Writer) (summary, error) {
 	var total summary
+	var failures strings.Builder
+	defer func() { fmt.Fprint(out, failures.String()) }()
 	packages := map[string]*testPackage{}
 	lines := bufio.NewReader(events)
 	for {
@@ -78,6 +80,7 @@ func summarize(events io.Reader, out io.Writer) (summary, error) {
 		}
 		switch {
 		case e.Action == "output" && e.Test == "" && verdict.MatchString(e.Output):
+		case e.Action == "output" && attribute.MatchString(e.Output): // it has an event of its own
 		case e.Action == "output":
 			p.keep(e.Test, e.Output)
 		case e.Action == "attr":
@@ -89,6 +92,9 @@ func summarize(events io.Reader, out io.Writer) (summary, error) {
 			counted := p.count(e.Action)
 			total.add(counted)
 			p.report(out, e, counted)
+			if e.Action == "fail" {
+				p.explain(&failures, e.Package)
+			}
 			delete(packages, e.Package)
 		}
 	}
@@ -107,12 +113,6 @@ func (p *testPackage) report(out io.Writer, e event, counted summary) {
 	if e.Action == "skip" && counted == (summary{}) {
 		return // no test files
 	}
-	for _, test := range p.order {
-		// A test without a result was cut off, as by a panic or the time limit.
-		if result := p.result[test]; e.Action == "fail" && (result == "fail" || result == "") {
-			fmt.Fprint(out, p.output[test])
-		}
-	}
 	word := "ok  "
 	if e.Action == "fail" {
 		word = "FAIL"
@@ -121,6 +121,17 @@ func (p *testPackage) report(out io.Writer, e event, counted summary) {
 	fmt.Fprintf(out, "%s %s (%s, %s)\n", word, e.Package, counted, elapsed)
 	for _, line := range p.told {
 		fmt.Fprintf(out, "     %s\n", line)
+	}
+}
+
+// explain writes what the tests of a package printed that failed.
+func (p *testPackage) explain(out io.Writer, name string) {
+	fmt.Fprintf(out, "\nFAIL %s\n", name)
+	for _, test := range p.order {
+		// A test without a result was cut off, as by a panic or the time limit.
+		if result := p.result[test]; result == "fail" || result == "" {
+			fmt.Fprint(out, p.output[test])
+		}
 	}
 }
 
@@ -156,10 +167,11 @@ func (p *testPackage) count(result string) summary {
 }
 
 var (
-	verdict  = regexp.MustCompile(`^(FAIL|PASS|ok|\?)\s`) // go test's own line on a package, in whose place is ours
-	colours  = regexp.MustCompile(`\x1b\[[0-9;]*m`)
-	ginkgo   = regexp.MustCompile(`(?m)^Ran (\d+) of \d+ Specs? in `)
-	outcomes = regexp.MustCompile(`-- (\d+) Passed \| (\d+) Failed \| (\d+) Pending \| (\d+) Skipped`)
+	verdict   = regexp.MustCompile(`^(FAIL|PASS|ok|\?)\s`) // go test's own line on a package, in whose place is ours
+	attribute = regexp.MustCompile(`^=== ATTR\s`)
+	colours   = regexp.MustCompile(`\x1b\[[0-9;]*m`)
+	ginkgo    = regexp.MustCompile(`(?m)^Ran (\d+) of \d+ Specs? in `)
+	outcomes  = regexp.MustCompile(`-- (\d+) Passed \| (\d+) Failed \| (\d+) Pending \| (\d+) Skipped`)
 )
 
 // specs reads the counts that a Ginkgo suite prints at its end. The test that runs the suite is not counted beside them.

@@ -62,6 +62,20 @@ func TestSummarize(t *testing.T) {
 			events: []event{{Action: "pass", Test: "TestA/x"}, {Action: "fail", Test: "TestA"}, {Action: "fail"}},
 			want:   summary{passed: 1, failed: 1},
 		},
+		"what failed is shown last": {
+			events: []event{
+				{Action: "output", Test: "TestA", Output: "got 1, want 2\n"},
+				{Action: "output", Test: "TestA", Output: "=== ATTR  TestA table runs 12\n"},
+				{Action: "attr", Test: "TestA", Value: "runs 12"},
+				{Action: "fail", Test: "TestA"},
+				{Action: "fail"},
+				{Action: "pass", Package: "q", Test: "TestB"},
+				{Action: "pass", Package: "q"},
+			},
+			want:  summary{passed: 1, failed: 1},
+			shown: "FAIL p (0 passed, 1 failed, 0 skipped, 0s)\n     runs 12\nok   q (1 passed, 0 failed, 0 skipped, 0s)\n\nFAIL p\ngot 1, want 2\n",
+			quiet: "ATTR",
+		},
 		"what was cut off is shown": {
 			events: []event{
 				{Action: "output", Test: "TestA", Output: "panic: boom\n"},
@@ -106,7 +120,7 @@ func TestSummarize(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var in, out strings.Builder
 			for _, e := range test.events {
-				if e.ImportPath == "" {
+				if e.ImportPath == "" && e.Package == "" {
 					e.Package = "p"
 				}
 				if err := json.NewEncoder(&in).Encode(e); err != nil {
