@@ -3,6 +3,7 @@
 package metrics
 
 import (
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -125,26 +126,24 @@ type Source struct {
 	OldestUnseen func() time.Duration
 }
 
-// SetSource makes the gauges tell what the source tells.
+// SetSource makes the gauges tell what the source tells, until Unset, or until another one is set, and again when that is unset.
 func SetSource(s *Source) {
 	fleet.mu.Lock()
 	defer fleet.mu.Unlock()
-	fleet.source = s
+	fleet.sources = append(fleet.sources, s)
 }
 
 // Unset ends what SetSource has begun for that source.
 func Unset(s *Source) {
 	fleet.mu.Lock()
 	defer fleet.mu.Unlock()
-	if fleet.source == s {
-		fleet.source = nil
-	}
+	fleet.sources = slices.DeleteFunc(fleet.sources, func(other *Source) bool { return other == s })
 }
 
 // collector makes the gauges when they are asked for, so that none is left of what is gone.
 type collector struct {
-	mu     sync.Mutex
-	source *Source
+	mu      sync.Mutex
+	sources []*Source // the last one is told
 
 	values, ready, breaker, parked, unowned, unseen *prometheus.Desc
 }
@@ -156,11 +155,19 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
+// source returns what is told, nil if there is nothing.
+func (c *collector) source() *Source {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.sources) == 0 {
+		return nil
+	}
+	return c.sources[len(c.sources)-1]
+}
+
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	c.mu.Lock()
-	source := c.source
-	c.mu.Unlock()
+	source := c.source()
 	if source == nil {
 		return
 	}
