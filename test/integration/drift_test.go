@@ -190,9 +190,23 @@ var _ = Describe("Drift", func() {
 			Body: `{"kind":"SecureValueList","apiVersion":"secret.grafana.app/v1beta1","metadata":{},"items":[]}`,
 		})
 		w.list(sv)
+		Eventually(w.calls).Should(Equal([]string{"get api-key"}))
+		w.settled()
 		Expect(w.calls()).To(Equal([]string{"get api-key"}))
 		w.refresh(sv)
 		Expect(statusReason(sv)).To(Equal(v1alpha1.ReasonSynced))
+	})
+
+	It("is not left open by a leader that had stopped for a while, and wrote over a newer status that its write had no answer", func(ctx SpecContext) {
+		w, sv := watched(ctx, correct)
+		base := sv.DeepCopy()
+		sv.Status.Targets[0].Generation = 0
+		ready := meta.FindStatusCondition(sv.Status.Conditions, v1alpha1.ConditionReady)
+		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, v1alpha1.ReasonGrafanaUnavailable, "No answer."
+		Expect(k8s.Status().Patch(ctx, sv, client.MergeFrom(base))).To(Succeed())
+		w.list(sv)
+		w.eventuallySynced(sv)
+		Expect(sv.Status.Targets[0].Generation).To(Equal(sv.Generation))
 	})
 
 	It("is not looked for in an object that is suspended", func(ctx SpecContext) {
@@ -239,6 +253,7 @@ var _ = Describe("Drift", func() {
 // the object: it is begun more than a second after its last write.
 func (w *world) list(sv *v1alpha1.GrafanaSecureValue) {
 	GinkgoHelper()
+	w.settled()
 	w.refresh(sv)
 	Eventually(time.Now).Should(BeTemporally(">", sv.Status.Targets[0].LastWriteTime.Add(time.Second)))
 	w.settled()

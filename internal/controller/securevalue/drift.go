@@ -12,6 +12,7 @@ import (
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
 )
 
@@ -192,7 +193,7 @@ func (s *suspicions) forget(key types.NamespacedName) {
 func (c *Controller) compare(objects []v1alpha1.GrafanaSecureValue, id connection.ID, listing connection.Listing) {
 	for i := range objects {
 		sv := c.memory.newest(&objects[i])
-		if sv.Status.ObservedGeneration != sv.Generation && sv.DeletionTimestamp.IsZero() {
+		if isUnfinished(sv) && sv.DeletionTimestamp.IsZero() {
 			c.waker.Wake(keyOf(sv)) // it is late, or a leader that had stopped for a while has written an old status over a newer one
 			continue
 		}
@@ -208,6 +209,15 @@ func (c *Controller) compare(objects []v1alpha1.GrafanaSecureValue, id connectio
 			c.waker.Wake(keyOf(sv))
 		}
 	}
+}
+
+// isUnfinished reports whether status leaves open what became of the latest generation: it was not looked at, or its write had no answer.
+func isUnfinished(sv *v1alpha1.GrafanaSecureValue) bool {
+	if sv.Status.ObservedGeneration != sv.Generation {
+		return true
+	}
+	written := len(sv.Status.Targets) > 0 && sv.Status.Targets[0].Generation == sv.Generation
+	return !written && status.Reason(sv.Status.Conditions) == v1alpha1.ReasonGrafanaUnavailable
 }
 
 // isUnowned reports whether no object names or holds a listed value of this cluster that is of none of those that use the connection.
