@@ -56,11 +56,15 @@ type Call struct {
 	End       time.Time
 }
 
-// Calls returns the calls since the last ResetCalls, in the order in which they ended.
+// Calls returns the calls since the last ResetCalls, in the order in which they took effect. Who sees an effect finds its call here.
 func (s *Server) Calls() []Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.calls)
+	calls := make([]Call, len(s.calls))
+	for i, call := range s.calls {
+		calls[i] = *call
+	}
+	return calls
 }
 
 // ResetCalls forgets the calls.

@@ -50,17 +50,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Read to its end, or the server would not see that a caller gives up meanwhile.
 	content, _ := io.ReadAll(io.LimitReader(r.Body, maxBodyBytes+1)) // what is cut off cannot be decoded
 	r.Body = io.NopCloser(bytes.NewReader(content))
-	call, path := s.parse(r, content)
+	parsed, path := s.parse(r, content)
+	call := &parsed
 	call.Start = time.Now()
+	code := 0 // that the caller gets
 	defer func() {
-		call.End = time.Now()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.calls = append(s.calls, call)
+		s.record(call)
+		call.Code, call.End = code, time.Now()
 	}()
 
 	s.mu.Lock()
-	fault, latency := s.match(call), s.latency
+	fault, latency := s.match(*call), s.latency
 	s.mu.Unlock()
 	if fault == nil {
 		fault = &Fault{}
@@ -96,8 +98,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if answer.contentType != "" {
 		w.Header().Set("Content-Type", answer.contentType)
 	}
-	call.Code = answer.code
-	w.WriteHeader(answer.code)
+	code = answer.code
+	w.WriteHeader(code)
 	_, _ = w.Write(answer.body)
 }
 
@@ -171,12 +173,27 @@ func nameIn(content []byte) string {
 	return b.Metadata.Name
 }
 
-// answer does what is asked. Authentication comes first, then the API's presence, the namespace, the permission, and only
-// then the body and what is stored.
-func (s *Server) answer(r *http.Request, call Call, path route) reply {
+// answer does what is asked, and puts the call on record as soon as its effect can be seen.
+func (s *Server) answer(r *http.Request, call *Call, path route) reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	answer := s.judge(r, *call, path)
+	call.Code = answer.code
+	s.record(call)
+	return answer
+}
 
+// record puts the call on record if it has not been there yet. The lock is held.
+func (s *Server) record(call *Call) {
+	if call.End.IsZero() {
+		call.End = time.Now()
+		s.calls = append(s.calls, call)
+	}
+}
+
+// judge does what is asked, with the lock held. Authentication comes first, then the API's presence, the namespace, the permission, and
+// only then the body and what is stored.
+func (s *Server) judge(r *http.Request, call Call, path route) reply {
 	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	permissions, known := s.tokens[token]
 	switch {

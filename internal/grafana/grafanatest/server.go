@@ -67,7 +67,7 @@ type Server struct {
 	versions map[string]int64              // the highest ever, by namespace and name: it goes on after a delete
 	faults   []*Fault
 	latency  time.Duration
-	calls    []Call
+	calls    []*Call
 	closed   chan struct{}
 }
 
