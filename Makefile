@@ -57,6 +57,11 @@ test-install: tools ## Install, upgrade and remove it with the real helm, kubect
 soak: ## Play SEEDS random histories more, in process and in fake time; tells every hundredth, and how to repeat one that fails.
 	go test ./internal/controller/securevalue -run TestHistories -count=1 -timeout 0 -v -rapid.checks=$(or $(SEEDS),1000)
 
+.PHONY: soak-histories
+soak-histories: envtest ## Play HISTORIES times 100 (1) random histories with a real API server, which the tests play once and always the same.
+	@for i in $$(seq $(or $(HISTORIES),1)); do HISTORIES_SEED=$$(date +%s%N) \
+		go test ./test/integration -count=1 -timeout 1h -ginkgo.focus 'Random histories' || exit 1; done
+
 .PHONY: soak-restarts
 soak-restarts: envtest ## Restart the manager RESTARTS times (50) while Secrets change, in some minutes. The tests do it ten times.
 	RESTARTS=$(or $(RESTARTS),50) go test ./test/integration -count=1 -timeout 1h -ginkgo.focus 'Rolling restarts'

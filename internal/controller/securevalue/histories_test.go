@@ -20,17 +20,19 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
 )
 
-// historiesInTests is how many histories the tests play. The flag -rapid.checks, which make soak sets, has more of them played.
-const historiesInTests = "60"
+// What the tests play: so many histories, and the same in each run. A flag of rapid, as make soak gives one, has more and others played.
+const historiesInTests, seedInTests = "60", "1"
 
 // Whatever people do in Kubernetes and in Grafana, whatever calls and processes meet, and however late caches are: once that ends,
 // Grafana holds what the specs say, and nothing of ours besides.
 func TestHistories(t *testing.T) {
 	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
+	flag.Visit(func(f *flag.Flag) { given = given || strings.HasPrefix(f.Name, "rapid.") })
 	if !given {
-		if err := flag.Set("rapid.checks", historiesInTests); err != nil {
-			t.Fatal(err)
+		for name, value := range map[string]string{"rapid.checks": historiesInTests, "rapid.seed": seedInTests} {
+			if err := flag.Set(name, value); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	f := newFront(t)
