@@ -42,13 +42,21 @@ type Mark struct {
 	err    error
 }
 
-// Mark returns the present end of the audit log. Audit reports the error if there is none.
+// Mark returns the present end of the audit log, before a line that is being written. Audit reports the error if there is none.
 func (c *ControlPlane) Mark() Mark {
-	info, err := os.Stat(c.log)
+	log, err := os.Open(c.log)
 	if err != nil {
 		return Mark{err: err}
 	}
-	return Mark{offset: info.Size()}
+	defer func() { _ = log.Close() }()
+	end, err := log.Seek(0, io.SeekEnd)
+	last := make([]byte, 1)
+	for ; err == nil && end > 0; end-- {
+		if _, err = log.ReadAt(last, end-1); last[0] == '\n' {
+			break
+		}
+	}
+	return Mark{offset: end, err: err}
 }
 
 // Audit returns the requests of all users since the mark, in the order of their answers. A request is there once its answer

@@ -98,7 +98,7 @@ func (w *world) eventuallyAllSynced(n int) {
 		}
 		g.Expect(synced).To(Equal(n))
 		g.Expect(list.Items).To(HaveLen(n))
-	}).Should(Succeed())
+	}).WithTimeout(scaleTimeout).Should(Succeed())
 }
 
 // eventuallyWithoutValues waits until the namespace has no object any more.
@@ -278,8 +278,8 @@ var _ = Describe("Two clusters with one Grafana", long, Ordered, func() {
 		inBlue, inGreen := w.adopting("api-key"), w.adopting("api-key")
 		w.create(inBlue)
 		green.do(func() { w.create(inGreen) })
-		w.eventuallySynced(inBlue)
-		green.do(func() { w.eventuallySynced(inGreen) })
+		w.eventuallyObserved(inBlue) // in step, or the other has it by now
+		green.do(func() { w.eventuallyObserved(inGreen) })
 		const rotations = 5
 		for i := range rotations {
 			value := map[string]string{"key": fmt.Sprintf("canary-%d", i+1)}

@@ -38,6 +38,8 @@ var _ = Describe("The life of a connection", func() {
 
 	It("ends at once if no object names it", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
+		w.settled()
+		w.grafana.ResetCalls()
 		conn := w.connection(connectionRef)
 		w.delete(conn)
 		w.eventuallyNone(conn)

@@ -2,7 +2,6 @@ package integration
 
 import (
 	"net/http"
-	"net/http/httptest"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -78,9 +77,7 @@ var _ = Describe("A connection", func() {
 			spec.TLS = &v1alpha1.TLSConfig{CASecretRef: &v1alpha1.SecretKeyReference{Name: "ca", Key: "ca.crt"}}
 		}, v1alpha1.ReasonTLSError, "spec.tls.caSecretRef"),
 		Entry("unreachable", nil, func(_ *world, spec *v1alpha1.ConnectionSpec) {
-			server := httptest.NewServer(http.NotFoundHandler())
-			server.Close()
-			spec.URL = server.URL
+			spec.URL = "http://127.0.0.1:1"
 		}, v1alpha1.ReasonUnreachable, "the connection was refused"),
 	)
 
@@ -286,6 +283,7 @@ var _ = Describe("A ClusterGrafanaConnection", func() {
 		}
 		w.create(conn)
 		DeferCleanup(func(ctx SpecContext) { Expect(k8s.Delete(ctx, conn)).To(Succeed()) })
+		w.eventuallySays(conn, v1alpha1.ReasonCredentialsNotFound) // the manager knows of it
 		sv := w.value("api-key")
 		sv.Spec.ConnectionRef.Name = conn.Name
 		w.create(sv)

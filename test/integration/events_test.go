@@ -21,7 +21,7 @@ var _ = Describe("Events", func() {
 		func(ctx SpecContext, act func(*world) *v1alpha1.GrafanaSecureValue, want ...string) {
 			w := newConnectedWorld(ctx)
 			sv := act(w)
-			Expect(w.toldOf(sv)).To(ConsistOf(want))
+			w.tells(sv, want...)
 		},
 		Entry("of a first write", func(w *world) *v1alpha1.GrafanaSecureValue { return w.synced("api-key", "canary-1") }, "Normal Created"),
 		Entry("of a rotation", then(rotate), "Normal Created", "Normal Rotated"),
@@ -146,11 +146,11 @@ var _ = Describe("Events", func() {
 	It("tell of a connection when it is ready, and when it is not", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		conn := w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)
-		Expect(w.toldOf(conn)).To(ConsistOf("Normal Connected"))
+		w.tells(conn, "Normal Connected")
 		w.grafana.RevokeToken(goodToken)
 		w.secret("grafana", map[string]string{"token": goodToken})
 		w.eventuallyConnection(connectionRef, v1alpha1.ReasonUnauthorized)
-		Expect(w.toldOf(conn)).To(ConsistOf("Normal Connected", "Warning Unauthorized"))
+		w.tells(conn, "Normal Connected", "Warning Unauthorized")
 	})
 
 	It("tell nothing of an idle resync, and nothing of a restart", func(ctx SpecContext) {
@@ -177,21 +177,23 @@ var _ = Describe("Events", func() {
 
 		told := func() (all []string) {
 			for _, o := range objects {
-				for _, event := range w.toldOf(o) {
+				for _, event := range w.told(o) {
 					all = append(all, o.GetName()+": "+event)
 				}
 			}
 			return all
 		}
+		Eventually(told).Should(HaveLen(8))
 		before := told()
-		Expect(before).To(HaveLen(8))
 		w.list(sv)
 		w.list(sv)
+		w.allTold()
 		Expect(told()).To(Equal(before))
 
 		stopManager()
 		startManager()
 		w.list(sv)
+		w.allTold()
 		Expect(told()).To(Equal(before))
 	})
 })
@@ -205,18 +207,30 @@ func then(act func(*world, *v1alpha1.GrafanaSecureValue)) func(*world) *v1alpha1
 	}
 }
 
-// toldOf returns the events about the object, as "type reason", once all are there that tell of what was done so far. What was told
-// more than once says so.
-func (w *world) toldOf(o client.Object) []string {
+// tells holds that the events about the object come to be these, as told has them, and no more.
+func (w *world) tells(o client.Object, want ...string) {
+	GinkgoHelper()
+	Eventually(w.told).WithArguments(o).Should(ConsistOf(want))
+	w.allTold()
+	Expect(w.told(o)).To(ConsistOf(want))
+}
+
+// allTold waits until what was done so far has been told, and what is told after that. Each event is on its way by itself, so that one may
+// still be overtaken.
+func (w *world) allTold() {
 	GinkgoHelper()
 	w.settled()
-	marker := w.value("told-marker") // what is told of it comes after all that was told before
+	marker := w.value("told-marker")
 	marker.Namespace, marker.Spec.ConnectionRef.Name = markerNamespace, "none"
 	w.create(marker)
 	w.eventuallyEvent(marker, v1alpha1.ReasonConnectionNotFound)
 	w.delete(marker)
 	w.eventuallyGone(marker)
+}
 
+// told returns the events about the object, as "type reason". What was told more than once says so.
+func (w *world) told(o client.Object) []string {
+	GinkgoHelper()
 	list := &eventsv1.EventList{}
 	Expect(k8s.List(w.ctx, list, client.InNamespace(w.namespace))).To(Succeed())
 	told := []string{}

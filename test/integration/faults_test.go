@@ -196,7 +196,7 @@ var _ = Describe("A write that ends badly", func() {
 		w := newWorld(ctx)
 		f := newFront(w)
 		conn := w.connection(connectionRef)
-		conn.Spec.RequestTimeout = "1s"
+		conn.Spec.RequestTimeout = "5s"
 		w.create(conn)
 		w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)
 		w.secret("source", map[string]string{"key": "canary-1"})
@@ -259,9 +259,9 @@ func (g *gap) open() {
 				_ = near.Close()
 				continue
 			}
-			g.mu.Lock()
-			g.conns = append(g.conns, near, far)
-			g.mu.Unlock()
+			if !g.keep(listener, near, far) {
+				return
+			}
 			go pipe(near, far)
 			go pipe(far, near)
 		}
@@ -274,10 +274,25 @@ func pipe(from, to net.Conn) {
 }
 
 // close cuts every connection and takes no more.
+// keep has close end the connections, or ends them if the listener that took them is closed by now.
+func (g *gap) keep(listener net.Listener, conns ...net.Conn) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.listener != listener {
+		for _, conn := range conns {
+			_ = conn.Close()
+		}
+		return false
+	}
+	g.conns = append(g.conns, conns...)
+	return true
+}
+
 func (g *gap) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	_ = g.listener.Close()
+	g.listener = nil
 	for _, conn := range g.conns {
 		_ = conn.Close()
 	}

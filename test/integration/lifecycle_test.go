@@ -142,6 +142,7 @@ var _ = Describe("A GrafanaSecureValue", func() {
 		w.reset()
 		w.secret("source", map[string]string{"key": "canary-2"})
 		w.eventuallyStored("api-key", "canary-2")
+		w.settled()
 		Expect(w.calls()).To(Equal([]string{"get api-key", "update api-key", "get api-key", "update api-key"}))
 	})
 

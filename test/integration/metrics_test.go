@@ -165,7 +165,8 @@ var _ = Describe("The metrics", long, Ordered, ContinueOnFailure, func() {
 
 		want := map[string]float64{"Synced": 2, "Suspended": 1, "SecretNotFound": 1}
 		Eventually(func() map[string]float64 { return scrape(ctx).of(w, connectionRef).by("gsv_secure_values", "reason") }).Should(Equal(want))
-		Expect(scrape(ctx).of(w, "none").by("gsv_secure_values", "reason")).To(Equal(map[string]float64{"ConnectionNotFound": 1}))
+		Eventually(func() map[string]float64 { return scrape(ctx).of(w, "none").by("gsv_secure_values", "reason") }).
+			Should(Equal(map[string]float64{"ConnectionNotFound": 1}))
 
 		By("creating and deleting")
 		w.secret("missing", map[string]string{"key": "canary-2"})
@@ -361,6 +362,7 @@ func rotate(w *world, sv *v1alpha1.GrafanaSecureValue) {
 	GinkgoHelper()
 	w.secret("source", map[string]string{"key": "canary-2"})
 	w.eventuallyStored(sv.SecureValueName(), "canary-2")
+	w.eventuallySourceIs(sv, sv.Spec.ValueFrom.SecretKeyRef.Name)
 	w.eventuallySynced(sv)
 }
 
@@ -371,6 +373,7 @@ var metricsURL string
 // something is there.
 func serveMetrics() string {
 	GinkgoHelper()
+	stopManager()                                 // before the port is free again for anybody
 	free, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
 	Expect(err).NotTo(HaveOccurred())
 	address := free.Addr().String()

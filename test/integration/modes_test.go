@@ -180,6 +180,7 @@ func limitedUser(w *world, name string, namespaces ...string) *rest.Config {
 		w.grant(name, namespace, namespaced(clusterRules))
 	}
 	w.grant(name, operatorNamespace, ownRules)
+	eventuallyMay(w.ctx, plane, name, append(namespaces, operatorNamespace)...)
 	return config
 }
 

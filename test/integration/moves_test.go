@@ -106,11 +106,12 @@ var _ = Describe("A move", func() {
 		w.grafana.Inject(grafanatest.Fault{
 			Verb: grafanatest.VerbCreate, Name: "new-name", AfterEffect: true, Code: http.StatusServiceUnavailable,
 		})
-		w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbGet, Name: "new-name", Code: http.StatusServiceUnavailable, Times: 1})
+		unread := w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbGet, Name: "new-name", Code: http.StatusServiceUnavailable})
 		w.rename(sv, "new-name")
 		w.eventually(sv, v1alpha1.ReasonGrafanaUnavailable)
 		w.stored("new-name")
 		w.rename(sv, "api-key")
+		unread()
 		moved(w, sv, connectionRef, "api-key")
 		Expect(w.contents()).To(Equal([]string{"api-key=canary-1"}))
 		Expect(w.stored("api-key").Version).To(Equal(int64(1)), "the old place was written although it never changed")

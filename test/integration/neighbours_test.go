@@ -6,9 +6,11 @@ import (
 	"net/http/httptest"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -34,6 +36,8 @@ var _ = Describe("A rotation on a shared connection", long, func() {
 	served := func(ctx SpecContext, objects int, with burden) int {
 		GinkgoHelper()
 		platform, noisy, quiet := newWorld(ctx), newWorld(ctx), newWorld(ctx)
+		var arrived atomic.Int32
+		platform.url = platform.anotherAddress(func(*http.Request) { arrived.Add(1) })
 		conn := platform.limited(func(spec *v1alpha1.ClusterGrafanaConnectionSpec) {
 			spec.RateLimit = &v1alpha1.RateLimit{MaxInFlight: new(int32(1)), RequestsPerSecond: new(int32(0))}
 			spec.RequestTimeout = "2m"
@@ -61,6 +65,7 @@ var _ = Describe("A rotation on a shared connection", long, func() {
 		}
 
 		answer := platform.grafana.Inject(grafanatest.Fault{Hang: true})
+		before := arrived.Load()
 		switch with {
 		case firstWrites:
 			crowdComes()
@@ -69,9 +74,10 @@ var _ = Describe("A rotation on a shared connection", long, func() {
 		case deletions:
 			Expect(k8s.DeleteAllOf(ctx, &v1alpha1.GrafanaSecureValue{}, client.InNamespace(noisy.namespace))).To(Succeed())
 		}
-		eventuallyParked(conn, objects-1) // the first one calls
+		Eventually(arrived.Load).Should(BeNumerically(">", before)) // the first one calls
+		eventuallyParked(conn, BeEquivalentTo(objects-1))
 		quiet.secret("source", map[string]string{"key": "canary-2"})
-		eventuallyParked(conn, objects)
+		eventuallyParked(conn, BeEquivalentTo(objects))
 		platform.grafana.ResetCalls()
 		answer()
 		last := "update " + quiet.namespace + ".api-key"
@@ -117,16 +123,18 @@ var _ = Describe("Connections whose Grafana never answers", func() {
 		By("one that was checked before")
 		const token = "glsa_canary-another-token"
 		quick.grafana.AddToken(token)
-		quick.secret("grafana", map[string]string{"token": token})
-		Eventually(quick.grafana.Calls).ShouldNot(BeEmpty())
+		Eventually(func() []grafanatest.Call { // again, in case that its own last answer was slow: it waits with them then, for a while
+			quick.secret("grafana", map[string]string{"token": token, "touched": time.Now().String()})
+			return quick.grafana.Calls()
+		}).ShouldNot(BeEmpty())
 
 		By("one that is new")
 		newConnectedWorld(ctx).synced("api-key", "canary-1")
 	})
 })
 
-// eventuallyParked waits until so many objects wait at the gate of the connection.
-func eventuallyParked(conn v1alpha1.Connection, objects int) {
+// eventuallyParked waits until as many objects wait at the gate of the connection as the matcher takes.
+func eventuallyParked(conn v1alpha1.Connection, objects types.GomegaMatcher) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
 		families, err := metrics.Registry.Gather()
@@ -144,6 +152,6 @@ func eventuallyParked(conn v1alpha1.Connection, objects int) {
 				}
 			}
 		}
-		g.Expect(parked).To(HaveKeyWithValue(conn.GetName(), BeEquivalentTo(objects)))
+		g.Expect(parked).To(HaveKeyWithValue(conn.GetName(), objects))
 	}).Should(Succeed())
 }

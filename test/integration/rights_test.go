@@ -16,6 +16,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -76,7 +77,27 @@ func render(ctx context.Context, kubectl string) (string, error) {
 // managerOf returns what the manager needs to act as its ServiceAccount, which has the rights that config/default gives it and no others.
 func managerOf(ctx context.Context, at *controlplane.ControlPlane) *rest.Config {
 	GinkgoHelper()
+	eventuallyMay(ctx, at, managerUser, "", operatorNamespace)
 	return accountOf(ctx, at, operatorNamespace, managerAccount)
+}
+
+// eventuallyMay waits until the API server knows that the user may do in the namespaces what the manager does there, which it learns from
+// its own watches.
+func eventuallyMay(ctx context.Context, at *controlplane.ControlPlane, user string, namespaces ...string) {
+	GinkgoHelper()
+	c, err := client.New(at.Config(), client.Options{Scheme: operator.Scheme()})
+	Expect(err).NotTo(HaveOccurred())
+	for _, namespace := range namespaces {
+		asked := authorizationv1.ResourceAttributes{Namespace: namespace, Verb: "watch", Resource: "secrets"}
+		if namespace == operatorNamespace {
+			asked.Verb = "create"
+		}
+		Eventually(func(g Gomega) {
+			review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: user, ResourceAttributes: &asked}}
+			g.Expect(c.Create(ctx, review)).To(Succeed())
+			g.Expect(review.Status.Allowed).To(BeTrue(), "%s, %+v", user, asked)
+		}).Should(Succeed())
+	}
 }
 
 func accountOf(ctx context.Context, at *controlplane.ControlPlane, namespace, name string) *rest.Config {

@@ -93,7 +93,7 @@ var _ = Describe("The cost of many objects", long, func() {
 })
 
 // scaleTimeout is for what takes longer with many objects.
-const scaleTimeout = time.Minute
+const scaleTimeout = 3 * time.Minute
 
 func sourceOf(i int) string { return fmt.Sprintf("source-%d", i) }
 

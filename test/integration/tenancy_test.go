@@ -26,6 +26,7 @@ func (w *world) limited(limit func(*v1alpha1.ClusterGrafanaConnectionSpec)) *v1a
 	limit(&conn.Spec)
 	w.createShared(conn)
 	w.eventuallySays(conn, v1alpha1.ReasonConnected)
+	w.settled()
 	w.grafana.ResetCalls()
 	return conn
 }

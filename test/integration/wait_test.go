@@ -38,14 +38,14 @@ var _ = Describe("kubectl wait", func() {
 		Expect(wait(w, "1s")).NotTo(Succeed(), "an object that nobody has looked at")
 
 		startManager()
-		Expect(wait(w, "20s")).To(Succeed())
+		Expect(wait(w, "60s")).To(Succeed())
 		Expect(string(w.stored("api-key").Value)).To(Equal("canary-1"))
 
 		stopManager()
 		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Description = "Another text" })
 		Expect(wait(w, "1s")).NotTo(Succeed(), "a generation that nobody has looked at")
 		startManager()
-		Expect(wait(w, "20s")).To(Succeed())
+		Expect(wait(w, "60s")).To(Succeed())
 		Expect(w.stored("api-key").Description).To(Equal("Another text"))
 	})
 })
@@ -138,7 +138,7 @@ var _ = Describe("The gate", func() {
 			sv.Spec.Name = hanging.namespace + "." + sv.Name
 			hanging.create(sv)
 		}
-		eventuallyParked(conn, objects-workers/2)
+		eventuallyParked(conn, BeNumerically(">=", objects-workers/2)) // fewer call where the first one's answer was waited for already
 
 		healthy := newConnectedWorld(ctx)
 		healthy.synced("api-key", "canary-1")
