@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/operator"
+	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
 )
 
 const (
@@ -86,7 +87,14 @@ type manager struct {
 
 // startManager starts the binary, with further flags. It does not wait until anything has happened.
 func startManager(binary, kubeconfig, log string, profiled bool, flags ...string) (*manager, error) {
-	metrics, health, profiles := freeAddress(), freeAddress(), freeAddress()
+	var addresses [3]string
+	for i := range addresses {
+		var err error
+		if addresses[i], err = controlplane.FreeAddress(); err != nil {
+			return nil, err
+		}
+	}
+	metrics, health, profiles := addresses[0], addresses[1], addresses[2]
 	m := &manager{metrics: "http://" + metrics + "/metrics", ready: "http://" + health + "/readyz", ended: make(chan error, 1)}
 	args := []string{
 		"--kubeconfig=" + kubeconfig, "--operator-namespace=" + operatorNamespace, "--metrics-bind-address=" + metrics,
@@ -109,16 +117,6 @@ func startManager(binary, kubeconfig, log string, profiled bool, flags ...string
 	}
 	go func() { m.ended <- m.process.Wait() }()
 	return m, nil
-}
-
-// freeAddress returns an address that nobody listens at now.
-func freeAddress() string {
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
-	if err != nil {
-		return "127.0.0.1:0"
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
 }
 
 func (m *manager) stop() error {

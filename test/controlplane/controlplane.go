@@ -36,6 +36,17 @@ func Start(options Options) (*ControlPlane, error) {
 	if err != nil {
 		return nil, err
 	}
+	c, err := start(options, binaries)
+	if err != nil { // somebody may have taken one of its ports before it could
+		var again error
+		if c, again = start(options, binaries); again != nil {
+			return nil, errors.Join(err, again)
+		}
+	}
+	return c, nil
+}
+
+func start(options Options, binaries string) (*ControlPlane, error) {
 	dir, err := os.MkdirTemp("", "controlplane-")
 	if err != nil {
 		return nil, err

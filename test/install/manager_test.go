@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os/exec"
 	"regexp"
@@ -22,6 +21,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
 )
 
 // manager is a process that stands for a pod of the installed Deployment.
@@ -149,11 +150,10 @@ func (c *cluster) serviceAccount(namespace, name string) *rest.Config {
 	return config
 }
 
-// freeAddress returns an address that nothing listens at.
+// freeAddress returns an address at which nothing listens.
 func freeAddress() string {
 	GinkgoHelper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
+	address, err := controlplane.FreeAddress()
 	Expect(err).NotTo(HaveOccurred())
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
+	return address
 }

@@ -243,8 +243,11 @@ func newGap(target string) *gap {
 
 func (g *gap) open() {
 	GinkgoHelper()
-	listener, err := net.Listen("tcp", g.address) //nolint:noctx // it ends with close
-	Expect(err).NotTo(HaveOccurred())
+	var listener net.Listener
+	Eventually(func() (err error) { // a client of somebody else may have the port for a while
+		listener, err = net.Listen("tcp", g.address) //nolint:noctx // it ends with close
+		return err
+	}).Should(Succeed())
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.listener, g.address = listener, listener.Addr().String()

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -63,11 +62,7 @@ func startProcess() *managerProcess {
 	GinkgoHelper()
 	kubeconfig := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
 	Expect(os.WriteFile(kubeconfig, plane.Kubeconfig(), 0o600)).To(Succeed())
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // to find a free port
-	Expect(err).NotTo(HaveOccurred())
-	Expect(listener.Close()).To(Succeed())
-
-	p := &managerProcess{out: &bytes.Buffer{}, ended: make(chan struct{}), probes: listener.Addr().String()}
+	p := &managerProcess{out: &bytes.Buffer{}, ended: make(chan struct{}), probes: freeAddress()}
 	p.cmd = exec.Command(os.Args[0]) //nolint:noctx // it ends with the spec, by its clean-up
 	p.cmd.Env = append(os.Environ(), managerEnv+"="+kubeconfig+" "+p.probes)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -373,11 +372,7 @@ var metricsURL string
 // something is there.
 func serveMetrics() string {
 	GinkgoHelper()
-	stopManager()                                 // before the port is free again for anybody
-	free, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
-	Expect(err).NotTo(HaveOccurred())
-	address := free.Addr().String()
-	Expect(free.Close()).To(Succeed())
+	address := freeAddress()
 	withOptions(func(o *operator.Options) { o.MetricsBindAddress, o.MetricsSecure = address, false })
 	url := "http://" + address + "/metrics"
 	Eventually(func() (string, error) { return get(context.Background(), url) }).Should(ContainSubstring("gsv_oldest_unseen_seconds")) //nolint:forbidigo // there may be no spec

@@ -316,11 +316,10 @@ var _ = Describe("A manager with the flags of its Deployment", func() {
 	})
 })
 
-// freeAddress returns an address that nothing listens at.
+// freeAddress returns an address at which nothing listens.
 func freeAddress() string {
 	GinkgoHelper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
+	address, err := controlplane.FreeAddress()
 	Expect(err).NotTo(HaveOccurred())
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
+	return address
 }
