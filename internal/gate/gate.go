@@ -338,16 +338,21 @@ func (g *Gate) Done(key Key, purpose Purpose, failed bool) {
 	l.failing[key].fresh = true
 }
 
+// endTurn gives back what is kept for key since it was handed back for its turn.
+func (g *Gate) endTurn(key Key) {
+	if g.called[key] {
+		g.requests().put()
+	}
+	delete(g.called, key)
+}
+
 // Leave ends a look at key. The place that was kept for it goes to the next one. A key that is parked stays so. It reports whether the
 // gate still knows of key: until then Leave must follow each further look, whether that asks or not.
 func (g *Gate) Leave(key Key) (known bool) {
 	g.pool.mu.Lock()
 	defer g.unlock()
 
-	if g.called[key] {
-		g.requests().put()
-	}
-	delete(g.called, key)
+	g.endTurn(key)
 	for p := range g.lanes {
 		l := &g.lanes[p]
 		switch f := l.failing[key]; {
@@ -376,10 +381,7 @@ func (g *Gate) Forget(key Key) {
 	g.pool.mu.Lock()
 	defer g.unlock()
 
-	if g.called[key] {
-		g.requests().put()
-	}
-	delete(g.called, key)
+	g.endTurn(key)
 	for p := range g.lanes {
 		l := &g.lanes[p]
 		l.parked.remove(key)

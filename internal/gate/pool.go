@@ -240,10 +240,7 @@ func (p *Pool) move(key Key, to *Gate, turns bool) {
 			continue
 		}
 		to.count() // or the other would take a worker that is not free
-		if taken {
-			other.requests().put()
-		}
-		delete(other.called, key)
+		other.endTurn(key)
 		other.handBack()
 		other.count()
 		p.yielded = true
