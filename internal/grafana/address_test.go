@@ -157,11 +157,7 @@ func rebound(t *testing.T, name string) (*grafanatest.Server, *grafana.Client) {
 	t.Helper()
 	server := grafanatest.New()
 	server.AddToken(testToken)
-	running, err := server.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(running.Close)
+	running := started(t, server.Start)
 	return server, newClient(t, config(strings.Replace(running.URL, "127.0.0.1", name, 1)))
 }
 
@@ -227,11 +223,7 @@ func TestProxies(t *testing.T) {
 	}
 	server := grafanatest.New()
 	server.AddToken(testToken)
-	running, err := server.StartTLS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(running.Close)
+	running := started(t, server.StartTLS)
 	ca := t.TempDir() + "/ca.crt"
 	if err := os.WriteFile(ca, running.CA, 0o600); err != nil {
 		t.Fatal(err)

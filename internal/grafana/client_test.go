@@ -288,11 +288,7 @@ func TestNoAnswer(t *testing.T) {
 func TestTLS(t *testing.T) {
 	server := grafanatest.New()
 	server.AddToken(testToken)
-	running, err := server.StartTLS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(running.Close)
+	running := started(t, server.StartTLS)
 	for name, row := range map[string]struct {
 		ca         []byte
 		serverName string
@@ -323,7 +319,7 @@ func TestTLS(t *testing.T) {
 	cfg := config(running.URL)
 	for _, bad := range []string{"not PEM " + canary, ""} { // an empty one is not the system's
 		cfg.CAData = []byte(bad)
-		_, err = grafana.New(cfg)
+		_, err := grafana.New(cfg)
 		expectOnly(t, err, grafana.ErrTLS)
 		if !errors.Is(err, grafana.ErrCA) {
 			t.Errorf("error = %v", err)
@@ -334,18 +330,14 @@ func TestTLS(t *testing.T) {
 func TestCertificateThatIsNotChecked(t *testing.T) {
 	server := grafanatest.New()
 	server.AddToken(testToken)
-	running, err := server.StartTLS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(running.Close)
+	running := started(t, server.StartTLS)
 	cfg := config(running.URL)
 	cfg.InsecureSkipVerify, cfg.ServerName = true, "other.test"
 	if _, err := list(t.Context(), newClient(t, cfg), ""); err != nil {
 		t.Error(err)
 	}
 	cfg.URL = tlsServer(t, &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10})
-	_, err = list(t.Context(), newClient(t, cfg), "")
+	_, err := list(t.Context(), newClient(t, cfg), "")
 	expectOnly(t, err, grafana.ErrTLS)
 }
 
@@ -360,11 +352,7 @@ func TestClientCertificate(t *testing.T) {
 	}
 	server := grafanatest.New()
 	server.AddToken(testToken)
-	running, err := server.StartMutualTLS(cert)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(running.Close)
+	running := started(t, func() (*grafanatest.Running, error) { return server.StartMutualTLS(cert) })
 	for name, row := range map[string]struct {
 		cert, key []byte
 		bad       bool // New refuses it
@@ -560,11 +548,7 @@ func TestFieldsThatAreKnown(t *testing.T) {
 func TestActions(t *testing.T) {
 	server := grafanatest.New()
 	server.AddToken(testToken, grafanatest.Permission{})
-	running, err := server.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(running.Close)
+	running := started(t, server.Start)
 	c := newClient(t, config(running.URL))
 	for endpoint, action := range map[string]string{
 		"create": "create", "get": "read", "list": "read", "update": "write", "delete": "delete",

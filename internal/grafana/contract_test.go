@@ -43,11 +43,7 @@ func TestContract(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := grafanatest.New(options...)
 			server.AddToken(testToken)
-			running, err := server.Start()
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(running.Close)
+			running := started(t, server.Start)
 			t.Run("contract", func(t *testing.T) { runContract(t, config(running.URL)) }) // with its clean-up
 			if left := server.Values("default"); len(left) > 0 {
 				t.Errorf("%d values were left behind", len(left))

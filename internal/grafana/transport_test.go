@@ -26,12 +26,19 @@ func standIn(t *testing.T, options ...grafanatest.Option) (*grafanatest.Server, 
 	t.Helper()
 	server := grafanatest.New(options...)
 	server.AddToken(testToken)
-	running, err := server.Start()
+	running := started(t, server.Start)
+	return server, newClient(t, config(running.URL))
+}
+
+// started starts a stand-in until the test ends.
+func started(t *testing.T, start func() (*grafanatest.Running, error)) *grafanatest.Running {
+	t.Helper()
+	running, err := start()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(running.Close)
-	return server, newClient(t, config(running.URL))
+	return running
 }
 
 func TestValuesArriveByteForByte(t *testing.T) {
@@ -323,11 +330,7 @@ func TestConnectionsAreKept(t *testing.T) {
 func TestSilentConnectionIsReplaced(t *testing.T) {
 	server := grafanatest.New()
 	server.AddToken(testToken)
-	running, err := server.StartTLS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(running.Close)
+	running := started(t, server.StartTLS)
 	relay := newRelay(t, strings.TrimPrefix(running.URL, "https://"))
 
 	cfg := config("https://" + relay.address)
