@@ -268,11 +268,9 @@ func (w *world) settled() {
 // refused returns how many writes of the manager in this world since mark were refused because the object had changed meanwhile.
 func (w *world) refused(mark controlplane.Mark) int {
 	GinkgoHelper()
-	events, err := plane.Audit(mark)
-	Expect(err).NotTo(HaveOccurred())
 	n := 0
-	for _, e := range events {
-		if e.User == managerUser && e.Namespace == w.namespace && e.Code == http.StatusConflict {
+	for _, e := range w.audited(mark) {
+		if e.Code == http.StatusConflict {
 			n++
 		}
 	}

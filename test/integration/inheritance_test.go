@@ -20,8 +20,9 @@ var _ = Describe("A value that is left to another object", func() {
 		})
 	}
 
-	It("that cannot be deleted after all keeps its heir neither from a rotation nor from an edit", func(ctx SpecContext) {
-		w := newConnectedWorld(ctx)
+	// inherited returns an object that was left api-key, which it cannot write, and still holds old.
+	inherited := func(w *world) *v1alpha1.GrafanaSecureValue {
+		GinkgoHelper()
 		winner := w.syncedAs("winner", "api-key", "canary-winner")
 		heir := w.syncedAs("heir", "old", "canary-1")
 		w.deleteSecret("heir-source")
@@ -29,6 +30,12 @@ var _ = Describe("A value that is left to another object", func() {
 		w.eventually(heir, v1alpha1.ReasonSecretNotFound)
 		w.delete(winner)
 		w.eventuallyGone(winner)
+		return heir
+	}
+
+	It("that cannot be deleted after all keeps its heir neither from a rotation nor from an edit", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		heir := inherited(w)
 		w.refresh(heir)
 		Expect(heir.Annotations).To(HaveKeyWithValue(v1alpha1.AnnotationIntent, intent("api-key")+"/winner"))
 
@@ -53,13 +60,7 @@ var _ = Describe("A value that is left to another object", func() {
 
 	It("that cannot be deleted after all is not forgotten for a third place, and the edit is not taken for done", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
-		winner := w.syncedAs("winner", "api-key", "canary-winner")
-		heir := w.syncedAs("heir", "old", "canary-1")
-		w.deleteSecret("heir-source")
-		w.rename(heir, "api-key")
-		w.eventually(heir, v1alpha1.ReasonSecretNotFound)
-		w.delete(winner)
-		w.eventuallyGone(winner)
+		heir := inherited(w)
 
 		grant := w.dropPermission(grafanatest.ActionDelete)
 		w.secret("heir-source", map[string]string{"key": "canary-2"})

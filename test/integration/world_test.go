@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -241,17 +242,22 @@ func (w *world) calls() []string {
 	return calls
 }
 
+// audited returns the requests of the manager in this world's namespace since mark. Events and watches are left out.
+func (w *world) audited(mark controlplane.Mark) []controlplane.AuditEvent {
+	GinkgoHelper()
+	events, err := plane.Audit(mark)
+	Expect(err).NotTo(HaveOccurred())
+	return slices.DeleteFunc(events, func(e controlplane.AuditEvent) bool {
+		return e.User != managerUser || e.Namespace != w.namespace || e.Resource == "events" || e.Verb == "watch"
+	})
+}
+
 // requests returns what the manager asked of the API server in this world's namespace since mark, as "verb resource name".
 // Events and watches are left out.
 func (w *world) requests(mark controlplane.Mark) []string {
 	GinkgoHelper()
 	requests := []string{}
-	events, err := plane.Audit(mark)
-	Expect(err).NotTo(HaveOccurred())
-	for _, e := range events {
-		if e.User != managerUser || e.Namespace != w.namespace || e.Resource == "events" || e.Verb == "watch" {
-			continue
-		}
+	for _, e := range w.audited(mark) {
 		resource := e.Resource
 		if e.Subresource != "" {
 			resource += "/" + e.Subresource
