@@ -176,6 +176,7 @@ var _ = Describe("A value that Grafana refuses", func() {
 			Body: `{"kind":"Status","reason":"Invalid","message":"canary","details":{"causes":[{"field":"spec.description"},{"field":"canary"}]}}`,
 		})
 		w.secret("source", map[string]string{"key": "canary-1"})
+		w.settled() // the manager knows of the Secret: its coming would be a reason to try again
 		sv := w.value("api-key")
 		w.create(sv)
 		w.eventually(sv, v1alpha1.ReasonRejectedByGrafana)
