@@ -1,10 +1,14 @@
-# The only entry point. Versions of tools: Go, ginkgo, controller-gen and setup-envtest are pinned in go.mod, Kubernetes and etcd of the
-# test control plane, helm-unittest and promtool in the go.mod of their directories in hack, and what must not be built with our
-# requirements and needs none of its own, here.
+# The only entry point. Versions of tools: Go, ginkgo, gotestsum, controller-gen and setup-envtest are pinned in go.mod, Kubernetes and
+# etcd of the test control plane, helm-unittest and promtool in the go.mod of their directories in hack, and what must not be built with
+# our requirements and needs none of its own, here.
 GOLANGCI_LINT_VERSION := v2.15.0
 HELM_VERSION := v4.3.1
 CYCLONEDX_VERSION := v1.10.0
 COSIGN_VERSION := v3.1.3
+
+# A failed command in a pipe fails its recipe.
+SHELL = /usr/bin/env bash -o pipefail
+.SHELLFLAGS = -ec
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMG ?= grafana-secure-value-operator:dev
@@ -40,18 +44,25 @@ demo: envtest ## Show the operator at work, with a real API server and a stand-i
 # In how many processes test/integration runs, each with a control plane of its own.
 PROCESSES ?= 3
 
-# What takes longest begins first.
+# Go enables cgo where there is a C compiler. With REQUIRE_RACE=1, go test fails without one.
+RACE ?= $(if $(filter 1,$(REQUIRE_RACE) $(shell go env CGO_ENABLED)),-race)
+GOTESTSUM = GINKGO_NO_COLOR=1 go tool gotestsum --format standard-verbose -- $(RACE)
+# The lines to show: the summary at the end, attributes of tests, results of packages, and the number of specs.
+SUMMARY := sed -E -e '/^(=== (Skipped|Failed|Errors)|DONE )/,$$b' -e 's/^=== ATTR +[^ ]+ //;t' \
+	-e '/^(ok|FAIL)[[:space:]]/b' -e '/Ran [0-9]+ of [0-9]+ Specs? in/b' -e d
+
+# The slowest packages come first.
 .PHONY: test
 test: tools ## Run all tests, with the race detector if there is a C compiler. REQUIRE_RACE=1 requires one.
-	@PROCESSES=$(PROCESSES) go run ./hack/gotest -timeout 40m ./test/integration ./test/install ./...
+	@PROCESSES=$(PROCESSES) $(GOTESTSUM) -timeout 40m ./test/integration ./test/install ./... | $(SUMMARY)
 
 .PHONY: test-chart
 test-chart: tools ## Run the tests of the Helm chart alone.
-	@go run ./hack/gotest ./test/chart
+	@$(GOTESTSUM) ./test/chart | $(SUMMARY)
 
 .PHONY: test-install
 test-install: tools ## Install, upgrade and remove it with the real helm, kubectl and kube-apiserver, and nothing else.
-	@go run ./hack/gotest ./test/install
+	@$(GOTESTSUM) ./test/install | $(SUMMARY)
 
 .PHONY: soak
 soak: ## Play SEEDS random histories more, in process and in fake time; tells every hundredth, and how to repeat one that fails.
