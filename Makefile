@@ -3,6 +3,7 @@
 # our requirements and needs none of its own, here.
 GOLANGCI_LINT_VERSION := v2.15.0
 HELM_VERSION := v4.3.1
+CRD_REF_DOCS_VERSION := v0.3.0
 CYCLONEDX_VERSION := v1.10.0
 COSIGN_VERSION := v3.1.3
 
@@ -24,6 +25,7 @@ GENERATED := api/v1alpha1/zz_generated.deepcopy.go config/crd/bases config/rbac/
 	$(CHART)/README.md docs/reference/api.md
 GOLANGCI_LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 HELM := bin/helm-$(HELM_VERSION)
+CRD_REF_DOCS := bin/crd-ref-docs-$(CRD_REF_DOCS_VERSION)
 RENDER = $(KUBECTL) kustomize config/default | sed 's|image: grafana-secure-value-operator:dev$$|image: $(IMG)|'
 HELM_UNITTEST := bin/helm-unittest-$(shell sed -n 's|.*github.com/helm-unittest/helm-unittest \(v[^ ]*\).*|\1|p' hack/helm-unittest/go.mod)
 PROMTOOL := bin/promtool-$(shell sed -n 's|.*github.com/prometheus/prometheus \(v[^ ]*\).*|\1|p' hack/promtool/go.mod)
@@ -100,12 +102,13 @@ generate: ## Generate the DeepCopy methods.
 	@go tool controller-gen object paths=./api/...
 
 .PHONY: manifests
-manifests: ## Generate CRDs, the role of the manager, the dashboard, copies, and reference pages.
+manifests: $(CRD_REF_DOCS) ## Generate CRDs, the role of the manager, the dashboard, copies, and reference pages.
 	@go tool controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
 	@go tool controller-gen rbac:roleName=manager-role paths=./internal/... output:rbac:dir=config/rbac
 	@rm -rf $(CHART)/files/crds && cp -R config/crd/bases $(CHART)/files/crds && cp config/rbac/role.yaml $(CHART)/files/role.yaml
 	@go run ./hack/chartdocs $(CHART)
-	@go run ./hack/crddocs config/crd/bases > docs/reference/api.md
+	@$(CRD_REF_DOCS) --log-level=ERROR --source-path=api/v1alpha1 --config=hack/crd-ref-docs/config.yaml \
+		--templates-dir=hack/crd-ref-docs/templates --renderer=markdown --output-path=docs/reference/api.md
 	@mkdir -p bin $(CHART)/files/dashboards
 	@go run ./hack/dashboard > $(CHART)/files/dashboards/grafana-secure-value-operator.json
 	@{ sed '/^spec:$$/q' config/prometheus/prometheusrule.yaml; sed -n '/^groups:$$/,$$ s/^/  /p' $(CHART)/files/alerts.yaml; } > bin/.rule
@@ -231,16 +234,21 @@ deploy: ## Run the image IMG in the cluster, with CRDs and roles.
 undeploy: ## Remove all of deploy: definitions, namespace, fingerprint key, tokens. Delete gsv, then gconn and cgconn before.
 	$(KUBECTL) delete --ignore-not-found -k config/default
 
-# A name with the version, so that another version is another file and none is built twice.
+# A new version is a new file name, so each version is built once.
+define go-install
+	@echo "Building $(notdir $@), once for this checkout."
+	@GOBIN=$(CURDIR)/$@.new go install $(1)
+	@mv $@.new/* $@ && rmdir $@.new
+endef
+
 $(GOLANGCI_LINT):
-	@echo "Building golangci-lint $(GOLANGCI_LINT_VERSION), once for this checkout."
-	@GOBIN=$(CURDIR)/bin/.new go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
-	@mv bin/.new/golangci-lint $@ && rmdir bin/.new
+	$(call go-install,github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION))
 
 $(HELM):
-	@echo "Building helm $(HELM_VERSION), once for this checkout."
-	@GOBIN=$(CURDIR)/bin/.helm go install helm.sh/helm/v4/cmd/helm@$(HELM_VERSION)
-	@mv bin/.helm/helm $@ && rmdir bin/.helm
+	$(call go-install,helm.sh/helm/v4/cmd/helm@$(HELM_VERSION))
+
+$(CRD_REF_DOCS):
+	$(call go-install,github.com/elastic/crd-ref-docs@$(CRD_REF_DOCS_VERSION))
 
 $(HELM_UNITTEST):
 	@echo "Building helm-unittest, once for this checkout."
