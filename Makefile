@@ -4,6 +4,7 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 HELM_VERSION := v4.3.1
 CRD_REF_DOCS_VERSION := v0.3.0
+HELM_DOCS_VERSION := v1.14.2
 CYCLONEDX_VERSION := v1.10.0
 COSIGN_VERSION := v3.1.3
 
@@ -26,6 +27,7 @@ GENERATED := api/v1alpha1/zz_generated.deepcopy.go config/crd/bases config/rbac/
 GOLANGCI_LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 HELM := bin/helm-$(HELM_VERSION)
 CRD_REF_DOCS := bin/crd-ref-docs-$(CRD_REF_DOCS_VERSION)
+HELM_DOCS := bin/helm-docs-$(HELM_DOCS_VERSION)
 RENDER = $(KUBECTL) kustomize config/default | sed 's|image: grafana-secure-value-operator:dev$$|image: $(IMG)|'
 HELM_UNITTEST := bin/helm-unittest-$(shell sed -n 's|.*github.com/helm-unittest/helm-unittest \(v[^ ]*\).*|\1|p' hack/helm-unittest/go.mod)
 PROMTOOL := bin/promtool-$(shell sed -n 's|.*github.com/prometheus/prometheus \(v[^ ]*\).*|\1|p' hack/promtool/go.mod)
@@ -102,11 +104,11 @@ generate: ## Generate the DeepCopy methods.
 	@go tool controller-gen object paths=./api/...
 
 .PHONY: manifests
-manifests: $(CRD_REF_DOCS) ## Generate CRDs, the role of the manager, the dashboard, copies, and reference pages.
+manifests: $(CRD_REF_DOCS) $(HELM_DOCS) ## Generate CRDs, the role of the manager, the dashboard, copies, and reference pages.
 	@go tool controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
 	@go tool controller-gen rbac:roleName=manager-role paths=./internal/... output:rbac:dir=config/rbac
 	@rm -rf $(CHART)/files/crds && cp -R config/crd/bases $(CHART)/files/crds && cp config/rbac/role.yaml $(CHART)/files/role.yaml
-	@go run ./hack/chartdocs $(CHART)
+	@$(HELM_DOCS) --log-level=warning --chart-search-root=$(CHART) --sort-values-order=file
 	@$(CRD_REF_DOCS) --log-level=ERROR --source-path=api/v1alpha1 --config=hack/crd-ref-docs/config.yaml \
 		--templates-dir=hack/crd-ref-docs/templates --renderer=markdown --output-path=docs/reference/api.md
 	@mkdir -p bin $(CHART)/files/dashboards
@@ -249,6 +251,9 @@ $(HELM):
 
 $(CRD_REF_DOCS):
 	$(call go-install,github.com/elastic/crd-ref-docs@$(CRD_REF_DOCS_VERSION))
+
+$(HELM_DOCS):
+	$(call go-install,github.com/norwoodj/helm-docs/cmd/helm-docs@$(HELM_DOCS_VERSION))
 
 $(HELM_UNITTEST):
 	@echo "Building helm-unittest, once for this checkout."

@@ -87,7 +87,7 @@ func TestEveryValueIsTurnedByAUnitTest(t *testing.T) {
 	}
 }
 
-// documentedValues returns the values in the table of the README, which is made of all in values.yaml.
+// documentedValues returns the values in the table of the README. Each must have a description.
 func documentedValues(t *testing.T) []string {
 	t.Helper()
 	readme, err := os.ReadFile(filepath.Join(chartDir(t), "README.md"))
@@ -96,8 +96,11 @@ func documentedValues(t *testing.T) []string {
 	}
 	_, table, _ := strings.Cut(string(readme), "\n## Values\n")
 	var paths []string
-	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(table, -1) {
+	for _, row := range regexp.MustCompile("(?m)^\\| ([A-Za-z.]+) \\| .* \\| `.*` \\|(.*)\\|$").FindAllStringSubmatch(table, -1) {
 		paths = append(paths, row[1])
+		if strings.TrimSpace(row[2]) == "" {
+			t.Errorf("%s has no description: begin a comment above it in values.yaml with --", row[1])
+		}
 	}
 	return paths
 }
