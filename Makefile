@@ -22,8 +22,8 @@ OPERATOR_NAMESPACE ?= default
 ARGS ?=
 
 CHART := charts/grafana-secure-value-operator
-GENERATED := api/v1alpha1/zz_generated.deepcopy.go config/crd/bases config/rbac/role.yaml config/prometheus $(CHART)/files \
-	$(CHART)/README.md docs/reference/api.md
+GENERATED := api/v1alpha1/zz_generated.deepcopy.go config/crd/bases config/rbac/role.yaml config/prometheus \
+	$(CHART)/files/crds $(CHART)/files/role.yaml $(CHART)/README.md docs/reference/api.md
 GOLANGCI_LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 HELM := bin/helm-$(HELM_VERSION)
 CRD_REF_DOCS := bin/crd-ref-docs-$(CRD_REF_DOCS_VERSION)
@@ -104,15 +104,13 @@ generate: ## Generate the DeepCopy methods.
 	@go tool controller-gen object paths=./api/...
 
 .PHONY: manifests
-manifests: $(CRD_REF_DOCS) $(HELM_DOCS) ## Generate CRDs, the role of the manager, the dashboard, copies, and reference pages.
+manifests: $(CRD_REF_DOCS) $(HELM_DOCS) ## Generate CRDs, the role of the manager, copies, and reference pages.
 	@go tool controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
 	@go tool controller-gen rbac:roleName=manager-role paths=./internal/... output:rbac:dir=config/rbac
 	@rm -rf $(CHART)/files/crds && cp -R config/crd/bases $(CHART)/files/crds && cp config/rbac/role.yaml $(CHART)/files/role.yaml
 	@$(HELM_DOCS) --log-level=warning --chart-search-root=$(CHART) --sort-values-order=file
 	@$(CRD_REF_DOCS) --log-level=ERROR --source-path=api/v1alpha1 --config=hack/crd-ref-docs/config.yaml \
 		--templates-dir=hack/crd-ref-docs/templates --renderer=markdown --output-path=docs/reference/api.md
-	@mkdir -p bin $(CHART)/files/dashboards
-	@go run ./hack/dashboard > $(CHART)/files/dashboards/grafana-secure-value-operator.json
 	@{ sed '/^spec:$$/q' config/prometheus/prometheusrule.yaml; sed -n '/^groups:$$/,$$ s/^/  /p' $(CHART)/files/alerts.yaml; } > bin/.rule
 	@mv bin/.rule config/prometheus/prometheusrule.yaml
 
