@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -32,40 +31,6 @@ func TestRenderingsAreValid(t *testing.T) {
 
 	t.Run("config/prometheus", func(t *testing.T) {
 		server.run(t, "", "apply", "--server-side", "--dry-run=server", "--namespace", "release", "-k", filepath.Join(rootDir(t), "config", "prometheus"))
-	})
-
-	t.Run("alerts and dashboards", func(t *testing.T) {
-		rendering := run(t, "template", "release", chartDir(t), "--namespace", "release",
-			"--set", "metrics.prometheusRule.enabled=true,metrics.prometheusRule.labels.prometheus=main",
-			"--set", "metrics.dashboard.enabled=true,metrics.dashboard.labels.sidecar=yes,metrics.dashboard.annotations.folder=Operators")
-		server.run(t, rendering, "apply", "--server-side", "--dry-run=server", "-f", "-")
-
-		rule := only(t, objects(t, rendering), "PrometheusRule")
-		var alerts object
-		readYAML(t, filepath.Join(chartDir(t), "files", "alerts.yaml"), &alerts)
-		if got := at(rule, "spec"); !reflect.DeepEqual(got, alerts) {
-			t.Errorf("the PrometheusRule is not what files/alerts.yaml says:\n%s", encode(t, rule))
-		}
-		if got := at(rule, "metadata", "labels", "prometheus"); got != "main" {
-			t.Errorf("label of the PrometheusRule = %v, want main", got)
-		}
-		dashboards := only(t, objects(t, rendering), "ConfigMap")
-		const file = "grafana-secure-value-operator.json"
-		want, err := os.ReadFile(filepath.Join(chartDir(t), "files", "dashboards", file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := dashboards["data"]; !reflect.DeepEqual(got, map[string]any{file: string(want)}) {
-			t.Errorf("the dashboards are not what files/dashboards holds: %v", got)
-		}
-		for _, label := range []string{"sidecar", "grafana_dashboard"} {
-			if at(dashboards, "metadata", "labels", label) == nil {
-				t.Errorf("the dashboards lack the label %s", label)
-			}
-		}
-		if got := at(dashboards, "metadata", "annotations", "folder"); got != "Operators" {
-			t.Errorf("annotation of the dashboards = %v, want Operators", got)
-		}
 	})
 
 	t.Run("the pods are let into a namespace that enforces the restricted Pod Security Standard", func(t *testing.T) {
@@ -117,7 +82,9 @@ func startServer(t *testing.T, namespaces ...string) server {
 		}
 	}
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-	write(t, kubeconfig, string(plane.Kubeconfig()))
+	if err := os.WriteFile(kubeconfig, plane.Kubeconfig(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	return server{kubectl: plane.KubectlPath(), kubeconfig: kubeconfig}
 }
 
@@ -154,33 +121,4 @@ func kustomize(t *testing.T) string {
 		t.Fatalf("kubectl kustomize: %v\n%s", err, out)
 	}
 	return string(out)
-}
-
-// TestContainerIsConfined: beyond the restricted Pod Security Standard, nothing can be written, and nothing of the node is there.
-func TestContainerIsConfined(t *testing.T) {
-	for from, rendering := range map[string]string{
-		"chart":          run(t, "template", "release", chartDir(t), "--namespace", "release"),
-		"config/default": kustomize(t),
-	} {
-		pod := at(only(t, objects(t, rendering), "Deployment"), "spec", "template", "spec")
-		container := at(pod, "containers", 0)
-		for what, is := range map[string][2]any{
-			"runAsNonRoot":             {at(pod, "securityContext", "runAsNonRoot"), true},
-			"seccompProfile":           {at(pod, "securityContext", "seccompProfile", "type"), "RuntimeDefault"},
-			"readOnlyRootFilesystem":   {at(container, "securityContext", "readOnlyRootFilesystem"), true},
-			"allowPrivilegeEscalation": {at(container, "securityContext", "allowPrivilegeEscalation"), false},
-			"capabilities":             {at(container, "securityContext", "capabilities"), object{"drop": []any{"ALL"}}},
-			"the limit of memory":      {at(container, "resources", "limits", "memory"), "256Mi"},
-			"privileged":               {at(container, "securityContext", "privileged"), nil},
-			"volumes":                  {at(pod, "volumes"), nil},
-			"hostNetwork":              {at(pod, "hostNetwork"), nil},
-			"hostPID":                  {at(pod, "hostPID"), nil},
-			"initContainers":           {at(pod, "initContainers"), nil},
-			"a second container":       {at(pod, "containers", 1), nil},
-		} {
-			if !reflect.DeepEqual(is[0], is[1]) {
-				t.Errorf("%s: %s is %v, want %v", from, what, is[0], is[1])
-			}
-		}
-	}
 }
