@@ -111,69 +111,6 @@ func TestYAML(t *testing.T) {
 	}
 }
 
-// Lines of the flowcharts: a node, an edge, and what groups nodes. It is a part of Mermaid's grammar, and enough.
-var (
-	chartNode  = `(\w+)(?:\["[^"]+"\]|\{"[^"]+"\})?`
-	chartEdge  = regexp.MustCompile(`^` + chartNode + ` (?:-->|-\.->)(?:\|"[^"|]+"\|)? ` + chartNode + `$`)
-	chartAlone = regexp.MustCompile(`^(\w+)(?:\["[^"]+"\]|\{"[^"]+"\})$`)
-	chartGroup = regexp.MustCompile(`^subgraph \w+\["[^"]+"\]$`)
-	chartText  = regexp.MustCompile(`(\w+)(?:\["|\{")`)
-)
-
-// TestDiagrams: the pages on ownership, drift and the gate have pictures, each is a flowchart that Mermaid can read, and each of its nodes
-// is given a text once.
-func TestDiagrams(t *testing.T) {
-	for _, page := range []string{"docs/ownership.md", "docs/drift.md", "docs/connections.md"} {
-		if len(blocks(text(t, page), "mermaid")) == 0 {
-			t.Errorf("%s has no picture", page)
-		}
-	}
-	for file, content := range pages(t) {
-		for _, block := range blocks(content, "mermaid") {
-			if problem := problemOf(block); problem != "" {
-				t.Errorf("%s: %s in\n%s", file, problem, block)
-			}
-		}
-	}
-}
-
-// problemOf says what is wrong with a flowchart, or "".
-func problemOf(chart string) string {
-	kind, rest, _ := strings.Cut(chart, "\n")
-	if kind != "flowchart LR" && kind != "flowchart TD" {
-		return "no flowchart"
-	}
-	used, texts, depth := map[string]bool{}, map[string]int{}, 0
-	for line := range strings.Lines(rest) {
-		line = strings.TrimSpace(line)
-		switch edge, alone := chartEdge.FindStringSubmatch(line), chartAlone.FindStringSubmatch(line); {
-		case edge != nil:
-			used[edge[1]], used[edge[2]] = true, true
-		case alone != nil:
-			used[alone[1]] = true
-		case chartGroup.MatchString(line):
-			depth++
-			continue
-		case line == "end" && depth > 0:
-			depth--
-		default:
-			return "not understood: " + line
-		}
-		for _, named := range chartText.FindAllStringSubmatch(line, -1) {
-			texts[named[1]]++
-		}
-	}
-	if depth != 0 {
-		return "a group without an end"
-	}
-	for name := range used {
-		if texts[name] != 1 {
-			return fmt.Sprintf("%s has %d texts", name, texts[name])
-		}
-	}
-	return ""
-}
-
 // pages returns the Markdown of the project, by its path.
 func pages(t *testing.T) map[string]string {
 	t.Helper()
