@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane/assets"
-	"github.com/securevalues-io/grafana-secure-value-operator/test/helm"
+	"github.com/securevalues-io/grafana-secure-value-operator/test/internal/helm"
 )
 
 func TestUnits(t *testing.T) {

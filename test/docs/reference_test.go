@@ -14,7 +14,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/securevalues-io/grafana-secure-value-operator/test/helm"
+	"github.com/securevalues-io/grafana-secure-value-operator/test/internal/helm"
 )
 
 // TestReasons: each page has every reason of its kind, once, and no other.

@@ -25,7 +25,7 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/operator"
 	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
-	"github.com/securevalues-io/grafana-secure-value-operator/test/helm"
+	"github.com/securevalues-io/grafana-secure-value-operator/test/internal/helm"
 )
 
 const (

@@ -13,7 +13,7 @@ import (
 	. "github.com/onsi/gomega"
 	ctrl "sigs.k8s.io/controller-runtime"
 
-	"github.com/securevalues-io/grafana-secure-value-operator/test/helm"
+	"github.com/securevalues-io/grafana-secure-value-operator/test/internal/helm"
 )
 
 var (

@@ -8,7 +8,7 @@ import (
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
-	"github.com/securevalues-io/grafana-secure-value-operator/test/promtool"
+	"github.com/securevalues-io/grafana-secure-value-operator/test/internal/promtool"
 )
 
 // What the alerts and the dashboard ask for is what the manager tells, by Prometheus's own engine.

@@ -18,8 +18,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
-	"github.com/securevalues-io/grafana-secure-value-operator/test/helm"
-	"github.com/securevalues-io/grafana-secure-value-operator/test/promtool"
+	"github.com/securevalues-io/grafana-secure-value-operator/test/internal/helm"
+	"github.com/securevalues-io/grafana-secure-value-operator/test/internal/promtool"
 )
 
 const (

@@ -14,7 +14,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"github.com/securevalues-io/grafana-secure-value-operator/test/helm"
+	"github.com/securevalues-io/grafana-secure-value-operator/test/internal/helm"
 )
 
 // Rule is an alert.
