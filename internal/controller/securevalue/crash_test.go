@@ -246,12 +246,7 @@ func (s scenario) play(t *testing.T, f *front, at int, befalls hit) outcomeOf {
 		w.restart()
 		w.pass(time.Second)
 		first, written := w.callCount(), w.written()
-		w.strike = func(call int) hit {
-			if call-first == at {
-				return befalls
-			}
-			return none
-		}
+		w.strike = hits(first+at, befalls)
 		w.always = s.always
 		s.when(w)
 		result.calls = w.callsIn(first, func(string) bool { return true })

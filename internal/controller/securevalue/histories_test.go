@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
@@ -26,15 +28,7 @@ const historiesInTests, seedInTests = "60", "1"
 // Whatever people do in Kubernetes and in Grafana, whatever calls and processes meet, and however late caches are: once that ends,
 // Grafana holds what the specs say, and nothing of ours besides.
 func TestHistories(t *testing.T) {
-	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || strings.HasPrefix(f.Name, "rapid.") })
-	if !given {
-		for name, value := range map[string]string{"rapid.checks": historiesInTests, "rapid.seed": seedInTests} {
-			if err := flag.Set(name, value); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	given := playedInTests(t, historiesInTests)
 	f := newFront(t)
 	played, steps := 0, 0
 	rapid.Check(t, func(r *rapid.T) {
@@ -52,6 +46,26 @@ func TestHistories(t *testing.T) {
 	})
 	t.Attr("histories", fmt.Sprintf("%d random histories, %d steps", played, steps))
 }
+
+// playedInTests sets how many histories the tests play, and from where they start, unless a flag of rapid was given, which it reports.
+func playedInTests(t *testing.T, checks string) (given bool) {
+	t.Helper()
+	if flagsGiven() {
+		return true
+	}
+	for name, value := range map[string]string{"rapid.checks": checks, "rapid.seed": seedInTests} {
+		if err := flag.Set(name, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return false
+}
+
+// flagsGiven reports whether a flag of rapid was given, and not only set by a test.
+var flagsGiven = sync.OnceValue(func() (given bool) {
+	flag.Visit(func(f *flag.Flag) { given = given || strings.HasPrefix(f.Name, "rapid.") })
+	return given
+})
 
 // inBubble calls f in a bubble of fake time, and panics as f does.
 func inBubble(t *testing.T, f func()) {
@@ -138,12 +152,7 @@ func (h *history) actions() map[string]func(*rapid.T) {
 			befalls := rapid.SampledFrom([]hit{crashBefore, crashAfter, answerLost, callFails}).Draw(h.r, "hit")
 			h.mu.Lock()
 			defer h.mu.Unlock()
-			h.strike = func(call int) hit {
-				if call == at {
-					return befalls
-				}
-				return none
-			}
+			h.strike = hits(at, befalls)
 		},
 		"time": func(*rapid.T) {
 			time.Sleep(time.Duration(rapid.IntRange(1, 900).Draw(h.r, "seconds")) * time.Second) //nolint:forbidigo // of fake time
@@ -210,8 +219,8 @@ func (h *history) note(sv *v1alpha1.GrafanaSecureValue) {
 	}
 	if sv.Spec.DeletionPolicy == v1alpha1.DeletionPolicyRetain {
 		h.stays[wantedAt(sv)] = true
-		for _, p := range heldPlaces(sv) {
-			h.stays[p.namespace+"/"+p.name] = true
+		for _, at := range claimsIn(sv) {
+			h.stays[at] = true
 		}
 	}
 }
@@ -237,17 +246,15 @@ func (h *history) loseSecret() {
 }
 
 // guard says what is wrong with a write, before it has its effect.
-func (h *history) guard(at, writer string, stored grafanatest.Stored) string {
-	owner := stored.Annotations[annotationResource]
-	switch {
-	case stored.Labels[labelOwner] == "" && !h.adopted[at]:
-		return "what is nobody's was touched at " + at
-	case owner == "" || owner == writer || writer == "":
-		return ""
+func (h *history) guard(is grafanaWrite, stored grafanatest.Stored) string {
+	if !isLabelled(stored) && !h.adopted[is.at] {
+		return "what is nobody's was touched at " + is.at
 	}
-	namespace, name, _ := strings.Cut(owner, "/")
-	if sv := h.get(namespace, name); sv != nil && sv.DeletionTimestamp.IsZero() && wantedAt(sv) == at {
-		return fmt.Sprintf("%s took from %s what that holds at %s", writer, owner, at)
+	for _, sv := range h.values() {
+		owner := client.ObjectKeyFromObject(&sv)
+		if isLabelledFor(stored, owner) && owner != is.writer && sv.DeletionTimestamp.IsZero() && wantedAt(&sv) == is.at {
+			return fmt.Sprintf("%s took from %s what that holds at %s", is.writer, owner, is.at)
+		}
 	}
 	return ""
 }
@@ -271,8 +278,8 @@ func (h *history) converge() {
 			fail("%s is still there: %s", sv.Name, reason)
 			continue
 		}
-		for _, p := range heldPlaces(&sv) {
-			kept[p.namespace+"/"+p.name+" of "+worldNamespace+"/"+sv.Name] = true
+		for _, at := range claimsIn(&sv) {
+			kept[at+" of "+worldNamespace+"/"+sv.Name] = true
 		}
 		wanted[at] = append(wanted[at], sv.Name+" says "+reason)
 		adopting[at] = adopting[at] || sv.Spec.AdoptionPolicy == v1alpha1.AdoptionPolicyAdopt
@@ -293,7 +300,7 @@ func (h *history) converge() {
 	for at, names := range wanted {
 		namespace, name, _ := strings.Cut(at, "/")
 		stored, there := h.grafana.Value(namespace, name)
-		foreign := there && stored.Labels[labelOwner] == ""
+		foreign := there && !isLabelled(stored)
 		if held[at] == "" && (!foreign || adopting[at]) {
 			fail("nobody holds %s: %s", at, strings.Join(names, ", "))
 		}
@@ -301,7 +308,7 @@ func (h *history) converge() {
 	for _, namespace := range []string{"default", "org-2"} {
 		for name, stored := range h.grafana.Values(namespace) {
 			at := namespace + "/" + name
-			if held[at] == "" && !kept[at+" of "+stored.Annotations[annotationResource]] && stored.Labels[labelOwner] != "" && !h.stays[at] {
+			if held[at] == "" && !kept[at+" of "+stored.Annotations[annotationResource]] && isLabelled(stored) && !h.stays[at] {
 				fail("orphan: %s of %s", at, stored.Annotations[annotationResource])
 			}
 		}

@@ -1,8 +1,10 @@
 package securevalue
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -23,15 +25,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/recorder"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 )
 
 // process is one life of the operator: its caches, its queue, and all that it remembers. It is set up as the product sets itself up,
@@ -47,6 +45,9 @@ type process struct {
 	live        client.Client
 	controllers []reconcile.Reconciler // in the order in which they were added: connections first
 	values      *Controller
+
+	at    item      // what is worked on
+	began time.Time // when that began
 
 	mu      sync.Mutex
 	queue   []item
@@ -65,41 +66,52 @@ const (
 // restart ends the process, and starts another one with a cache that shows everything.
 func (w *world) restart() {
 	w.t.Helper()
+	w.startProcess(func(p *process) {
+		w.mu.Lock()
+		w.changed = nil
+		w.mu.Unlock()
+		for _, list := range []client.ObjectList{&corev1.SecretList{}, &v1alpha1.GrafanaConnectionList{}, &v1alpha1.GrafanaSecureValueList{}} {
+			w.must(w.api.List(context.Background(), list)) //nolint:forbidigo // a process ends by its death
+			w.must(meta.EachListItem(list, func(o runtime.Object) error {
+				p.show(itemOf(o.(client.Object)), o.(client.Object)) //nolint:forcetypeassert // as each item of a list of objects
+				return nil
+			}))
+		}
+	})
+}
+
+// restartBehind ends the process, and starts another one with a cache that is as late as the last one's: an API server may answer the
+// first LIST from a cache of its own.
+func (w *world) restartBehind() {
+	w.t.Helper()
+	last := w.process
+	w.startProcess(func(p *process) {
+		for _, key := range slices.SortedFunc(maps.Keys(last.cache.objects), item.compare) {
+			p.show(key, last.cache.objects[key])
+		}
+	})
+}
+
+// startProcess starts a process in the place of the last one, and lets its cache be filled.
+func (w *world) startProcess(fill func(*process)) {
+	w.t.Helper()
 	number := 1
 	if w.process != nil {
 		w.process.dead.Store(true)
 		number = w.process.number + 1
 	}
-	ctx := context.Background() //nolint:forbidigo // a process ends by its death
 	p := &process{world: w, number: number, cache: &cache{objects: map[item]client.Object{}, indexed: map[string]map[item]client.Object{}}, delayed: map[item]time.Time{}}
 	p.live = interceptor.NewClient(w.api, p.counted())
 	p.client = &cachedClient{Client: p.live, cache: p.cache}
 	w.mu.Lock()
-	w.process, w.changed = p, nil
+	w.process = p
+	unknown := slices.Clone(w.changed)
 	w.mu.Unlock()
-
-	served := connection.Served{Namespaced: true}
-	p.values = New(p, Options{ClusterID: worldCluster, Served: served, MaxConcurrentReconciles: 1})
-	registry, err := connection.Setup(ctx, p, p.values.Wake, connection.Options{
-		Policy:            connection.Policy{AllowLoopback: true},
-		OperatorNamespace: worldOperator, UserAgent: p.agent(), Objects: p.values.Objects(), Served: served, MaxConcurrentReconciles: w.workers,
-	})
-	w.must(err)
-	keeper := fingerprint.NewKeeper(w.api, w.api, worldOperator)
-	w.must(keeper.Start(ctx))
-	w.must(p.values.Setup(ctx, p, registry, keeper))
-	w.must(p.values.waker.Start(ctx, wakes{process: p}))
-
+	p.start(context.Background()) //nolint:forbidigo // a process ends by its death
 	w.mu.Lock()
-	w.changed = nil // the fingerprint key
+	w.changed = unknown // without the fingerprint key
 	w.mu.Unlock()
-	for _, list := range []client.ObjectList{&corev1.SecretList{}, &v1alpha1.GrafanaConnectionList{}, &v1alpha1.GrafanaSecureValueList{}} {
-		w.must(w.api.List(ctx, list))
-		w.must(meta.EachListItem(list, func(o runtime.Object) error {
-			p.show(itemOf(o.(client.Object)), o.(client.Object)) //nolint:forcetypeassert // as each item of a list of objects
-			return nil
-		}))
-	}
+	fill(p)
 }
 
 func (p *process) agent() string { return fmt.Sprintf("process-%d", p.number) }
@@ -111,12 +123,18 @@ func (p *process) counted() interceptor.Funcs {
 			panic(crashed{})
 		}
 		befalls := p.world.enter(fmt.Sprintf("%s %T %s", what, o, o.GetName()))
-		if befalls == crashBefore {
+		if p.world.meanwhile != nil {
+			p.world.meanwhile(p.world.callCount())
+		}
+		switch befalls {
+		case crashBefore:
 			p.dead.Store(true)
 			panic(crashed{})
-		}
-		if befalls == callFails {
+		case callFails:
 			return apierrors.NewInternalError(errInjected)
+		case requestLost:
+			return apierrors.NewTimeoutError(errInjected.Error(), 0)
+		case none, crashAfter, answerLost, comesLate:
 		}
 		err := do()
 		switch befalls {
@@ -125,7 +143,7 @@ func (p *process) counted() interceptor.Funcs {
 			panic(crashed{})
 		case answerLost:
 			return apierrors.NewTimeoutError(errInjected.Error(), 0)
-		case none, crashBefore, callFails:
+		case none, crashBefore, requestLost, callFails, comesLate:
 		}
 		return err
 	}
@@ -154,7 +172,7 @@ func (w *world) deliver() {
 	}
 }
 
-// deliverNext tells the process of one change, unless there is none. Those of one kind come in their order.
+// deliverNext delivers one event to the cache of the process, unless there is none. Events of one kind keep their order.
 func (w *world) deliverNext(i int) bool {
 	w.t.Helper()
 	w.mu.Lock()
@@ -162,60 +180,22 @@ func (w *world) deliverNext(i int) bool {
 		w.mu.Unlock()
 		return false
 	}
-	i = slices.IndexFunc(w.changed, func(k item) bool { return k.kind == w.changed[i].kind })
-	key := w.changed[i]
-	w.changed = slices.DeleteFunc(w.changed, func(k item) bool { return k == key })
+	i = slices.IndexFunc(w.changed, func(c watchEvent) bool { return c.kind == w.changed[i].kind })
+	next := w.changed[i]
+	w.changed = slices.Delete(w.changed, i, i+1)
 	w.mu.Unlock()
-
-	o := key.kind.object()
-	switch err := w.api.Get(context.Background(), key.key, o); { //nolint:forbidigo // a process ends by its death
-	case apierrors.IsNotFound(err):
-		w.process.show(key, nil)
-	default:
-		w.must(err)
-		w.process.show(key, o)
-	}
+	w.process.show(next.item, next.now)
 	return true
 }
 
-// show makes the cache show an object, or that it is gone, and wakes whom the watches of the controllers would.
+// show makes the cache show an object, or that it is gone, and wakes the objects that the watches of the controllers would wake.
 func (p *process) show(key item, now client.Object) {
 	old := p.cache.objects[key]
-	p.cache.replace(key, old, now)
-	if old == nil && now == nil {
+	if old == nil && now == nil || old != nil && now != nil && old.GetResourceVersion() == now.GetResourceVersion() {
 		return
 	}
-	ctx := context.Background() //nolint:forbidigo // a process ends by its death
-	either := now
-	if now == nil {
-		either = old
-	}
-	add := func(requests ...reconcile.Request) {
-		for _, req := range requests {
-			p.add(item{kindValue, req.NamespacedName})
-		}
-	}
-	isNew := old == nil || now == nil || predicate.GenerationChangedPredicate{}.Update(event.UpdateEvent{ObjectOld: old, ObjectNew: now})
-	switch key.kind {
-	case kindSecret:
-		add(p.values.readingSecret(ctx, either)...)
-		p.addConnections()
-	case kindConnection:
-		p.add(key)
-		if isNew {
-			add(p.values.onConnection(ctx, either)...)
-		}
-	case kindValue:
-		before, _ := old.(*v1alpha1.GrafanaSecureValue) // the cache holds none but these
-		after, _ := now.(*v1alpha1.GrafanaSecureValue)
-		if after != nil {
-			p.values.memory.shown(after)
-		}
-		if isNew || syncNowChanged.Update(event.UpdateEvent{ObjectOld: old, ObjectNew: now}) {
-			p.add(key)
-		}
-		p.values.changed(ctx, before, after, func(req reconcile.Request) { add(req) })
-	}
+	p.cache.replace(key, old, now)
+	p.wake(context.Background(), key, old, now) //nolint:forbidigo // a process ends by its death
 }
 
 func (p *process) add(it item) {
@@ -228,7 +208,7 @@ func (p *process) add(it item) {
 }
 
 func (p *process) addConnections() {
-	for key := range p.cache.objects {
+	for _, key := range slices.SortedFunc(maps.Keys(p.cache.objects), item.compare) {
 		if key.kind == kindConnection {
 			p.add(key)
 		}
@@ -246,6 +226,10 @@ func (p *process) work() bool {
 			panic(r)
 		}
 	}()
+	p.at, p.began = it, time.Now()
+	if p.world.begins != nil {
+		p.world.begins()
+	}
 	ctx := ctrl.LoggerInto(context.Background(), logr.Discard()) //nolint:forbidigo // a process ends by its death
 	result, err := p.controllers[it.kind].Reconcile(ctx, reconcile.Request{NamespacedName: it.key})
 	after := result.RequeueAfter
@@ -270,7 +254,7 @@ func (p *process) next() (item, bool) {
 			delete(p.delayed, it)
 		}
 	}
-	slices.SortFunc(due, func(a, b item) int { return int(a.kind) - int(b.kind) })
+	slices.SortFunc(due, item.compare)
 	p.queue = append(p.queue, due...)
 	if len(p.queue) == 0 {
 		return item{}, false
@@ -364,6 +348,10 @@ func (c *cache) replace(key item, old, now client.Object) {
 type item struct {
 	kind kind
 	key  client.ObjectKey
+}
+
+func (it item) compare(other item) int {
+	return cmp.Or(cmp.Compare(it.kind, other.kind), strings.Compare(it.key.String(), other.key.String()))
 }
 
 func itemOf(o client.Object) item { return item{kindOf(o), client.ObjectKeyFromObject(o)} }

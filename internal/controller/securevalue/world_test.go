@@ -60,19 +60,40 @@ type world struct {
 	order   func(n int) int // which of n queued objects is next
 	workers int             // that connections share, although one works at a time
 
-	mu         sync.Mutex
-	changed    []item             // what the cache of the process was not told of yet
-	calls      []string           // that were counted so far
-	strike     func(call int) hit // what befalls a call
-	down       func(string) bool  // whether Grafana fails a call of that method; nil is none
-	writes     map[string]int     // accepted writes to Grafana, by place
-	foreign    map[string]bool    // places whose value is nobody's to touch
+	mu      sync.Mutex
+	changed []watchEvent // that the cache of the process has not seen yet
+	calls   []string     // that were counted so far
+	// strike says what befalls a call, given its text in calls and its number.
+	strike     func(call string, count int) hit
+	meanwhile  func(count int)   // is called before a call to the API server, for what others do in the middle of a reconcile
+	late       []latePost        // that Grafana has not carried out yet
+	down       func(string) bool // whether Grafana fails a call of that method; nil is none
+	writes     map[string]int    // accepted writes to Grafana, by place
+	foreign    map[string]bool   // places whose value is nobody's to touch
 	violations []string
 	uids       int
 
-	always func(*world) string // what is wrong where it must never be
-	// before says what is wrong with a write over what is stored. The writer is empty where a deletion does not tell.
-	before func(at, writer string, stored grafanatest.Stored) string
+	always func(*world) string                           // what is wrong where it must never be
+	begins func()                                        // is called before each reconcile
+	before func(grafanaWrite, grafanatest.Stored) string // returns what is wrong with a write over what is stored
+	wrote  func(grafanaWrite)                            // is called after each write that Grafana has accepted
+	stored func(watchEvent)                              // is called after each write to the API server
+}
+
+// grafanaWrite is a request to change a value in Grafana, on behalf of the object that is worked on.
+type grafanaWrite struct {
+	method string
+	at     string // namespace and name
+	writer client.ObjectKey
+}
+
+// latePost is a POST whose sender has given up on it, and which Grafana may still carry out.
+type latePost struct {
+	grafanaWrite
+
+	request *http.Request
+	content []byte
+	sent    time.Time // of fake time
 }
 
 // failer is what a test and a property have in common.
@@ -89,7 +110,9 @@ const (
 	crashBefore hit = "crash before"
 	crashAfter  hit = "crash after"
 	answerLost  hit = "answer lost"
+	requestLost hit = "request lost"
 	callFails   hit = "error"
+	comesLate   hit = "carried out late" // a POST alone
 )
 
 // crashed ends a process.
@@ -132,33 +155,49 @@ func newWorld(t failer, f *front, grafana *grafanatest.Server) *world {
 
 // noteChanges notes which objects are written, so that caches can be told.
 func (w *world) noteChanges() interceptor.Funcs {
-	note := func(o client.Object, err error) error {
+	note := func(ctx context.Context, c client.Reader, o client.Object, err error) error {
 		if err == nil {
+			is := watchEvent{item: itemOf(o), now: kindOf(o).object()}
+			if err := c.Get(ctx, is.key, is.now); apierrors.IsNotFound(err) {
+				is.now = nil
+			} else if err != nil {
+				return err
+			}
 			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.changed = append(w.changed, itemOf(o))
+			w.changed = append(w.changed, is)
+			w.mu.Unlock()
+			if w.stored != nil {
+				w.stored(is)
+			}
 		}
 		return err
 	}
 	return interceptor.Funcs{
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
-			return note(o, c.Create(ctx, o, opts...))
+			return note(ctx, c, o, c.Create(ctx, o, opts...))
 		},
 		Update: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.UpdateOption) error {
-			return note(o, c.Update(ctx, o, opts...))
+			return note(ctx, c, o, c.Update(ctx, o, opts...))
 		},
 		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
-			return note(o, c.Delete(ctx, o, opts...))
+			return note(ctx, c, o, c.Delete(ctx, o, opts...))
 		},
 		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
-			return note(o, c.Patch(ctx, o, p, opts...))
+			return note(ctx, c, o, c.Patch(ctx, o, p, opts...))
 		},
 		SubResourcePatch: func(
 			ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption,
 		) error {
-			return note(o, c.SubResource(sub).Patch(ctx, o, p, opts...))
+			return note(ctx, c, o, c.SubResource(sub).Patch(ctx, o, p, opts...))
 		},
 	}
+}
+
+// watchEvent is a version of an object that a watch delivers; nil stands for its deletion.
+type watchEvent struct {
+	item
+
+	now client.Object
 }
 
 // enter counts a call and says what befalls it.
@@ -169,7 +208,17 @@ func (w *world) enter(call string) hit {
 	if w.strike == nil {
 		return none
 	}
-	return w.strike(len(w.calls))
+	return w.strike(call, len(w.calls))
+}
+
+// hits returns a strike at one call.
+func hits(at int, befalls hit) func(string, int) hit {
+	return func(_ string, count int) hit {
+		if count == at {
+			return befalls
+		}
+		return none
+	}
 }
 
 func (w *world) violate(format string, args ...any) {
@@ -195,42 +244,51 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 	case befalls == callFails, down:
 		rw.WriteHeader(http.StatusServiceUnavailable)
 		return
+	case befalls == requestLost:
+		panic(http.ErrAbortHandler)
 	}
-	answer := w.act(r)
+	content, _ := io.ReadAll(r.Body) // Grafana refuses what is not whole
+	is := w.writeOf(r, content)
+	if befalls == comesLate && r.Method == http.MethodPost {
+		w.checkProtected(is)
+		w.mu.Lock()
+		w.late = append(w.late, latePost{grafanaWrite: is, request: r.Clone(context.WithoutCancel(r.Context())), content: content, sent: caller.began})
+		w.mu.Unlock()
+		panic(http.ErrAbortHandler)
+	}
+	answer := w.act(r, content, is)
 	switch befalls {
 	case crashAfter:
 		caller.dead.Store(true)
 		panic(http.ErrAbortHandler)
 	case answerLost:
 		panic(http.ErrAbortHandler)
-	case none, crashBefore, callFails:
+	case none, crashBefore, requestLost, callFails, comesLate:
 	}
 	maps.Copy(rw.Header(), answer.Header())
 	rw.WriteHeader(answer.Code)
 	_, _ = rw.Write(answer.Body.Bytes())
 }
 
-// act has the stand-in answer, and watches over what is touched.
-func (w *world) act(r *http.Request) *httptest.ResponseRecorder {
-	content, _ := io.ReadAll(r.Body) // the stand-in refuses what is not whole
-	r.Body = io.NopCloser(bytes.NewReader(content))
-	var sent struct {
-		Metadata struct {
-			Name        string
-			Annotations map[string]string
-		}
-	}
-	_ = json.Unmarshal(content, &sent) // likewise
+// writeOf returns what a request with this content changes.
+func (w *world) writeOf(r *http.Request, content []byte) grafanaWrite {
+	var sent struct{ Metadata struct{ Name string } }
+	_ = json.Unmarshal(content, &sent) // Grafana refuses what cannot be read
 	segments := strings.Split(r.URL.Path, "/")
 	at := strings.Join(segments[5:], "/") // namespace, "securevalues" and name
 	if r.Method == http.MethodPost {
 		at += "/" + sent.Metadata.Name
 	}
-	at = strings.Replace(at, "/securevalues/", "/", 1)
+	return grafanaWrite{method: r.Method, at: strings.Replace(at, "/securevalues/", "/", 1), writer: w.process.at.key}
+}
+
+// act makes Grafana answer, and checks the write.
+func (w *world) act(r *http.Request, content []byte, is grafanaWrite) *httptest.ResponseRecorder {
+	r.Body = io.NopCloser(bytes.NewReader(content))
 	problem := ""
-	namespace, name, _ := strings.Cut(at, "/")
+	namespace, name, _ := strings.Cut(is.at, "/")
 	if stored, there := w.grafana.Value(namespace, name); there && w.before != nil && r.Method != http.MethodGet {
-		problem = w.before(at, sent.Metadata.Annotations[annotationResource], stored)
+		problem = w.before(is, stored)
 	}
 	answer := httptest.NewRecorder()
 	w.grafana.ServeHTTP(answer, r)
@@ -240,27 +298,52 @@ func (w *world) act(r *http.Request) *httptest.ResponseRecorder {
 	if r.Method == http.MethodGet || answer.Code > 299 {
 		return answer
 	}
-	w.mu.Lock()
-	if w.foreign[at] {
-		w.violations = append(w.violations, fmt.Sprintf("foreign value touched: %s %s", r.Method, at))
-	}
+	w.accepted(is)
 	if r.Method != http.MethodDelete {
-		w.writes[at]++
-	}
-	w.mu.Unlock()
-	if r.Method != http.MethodDelete {
-		w.checkProtected(at, sent.Metadata.Annotations[annotationResource])
+		w.checkProtected(is)
 	}
 	return answer
 }
 
-// checkProtected makes sure that an object carries our finalizer and an intent or record of the place before something is there.
-func (w *world) checkProtected(at, resource string) {
-	namespace, name, _ := strings.Cut(resource, "/")
-	sv := w.get(namespace, name)
-	if sv == nil || !slices.Contains(sv.Finalizers, v1alpha1.Finalizer) ||
-		!slices.ContainsFunc(heldPlaces(sv), func(p place) bool { return p.namespace+"/"+p.name == at }) {
-		w.violate("%s was written for %s before that carries finalizer and intent", at, resource)
+// accepted counts a write that Grafana has accepted.
+func (w *world) accepted(is grafanaWrite) {
+	w.mu.Lock()
+	if w.foreign[is.at] {
+		w.violations = append(w.violations, fmt.Sprintf("foreign value touched: %s %s", is.method, is.at))
+	}
+	if is.method != http.MethodDelete {
+		w.writes[is.at]++
+	}
+	w.mu.Unlock()
+	if w.wrote != nil {
+		w.wrote(is)
+	}
+}
+
+// endLatePost makes Grafana carry out the first late POST, or forget it, and reports whether that has created a value.
+func (w *world) endLatePost(carriedOut bool) bool {
+	w.mu.Lock()
+	first := w.late[0]
+	w.late = w.late[1:]
+	w.mu.Unlock()
+	if !carriedOut {
+		return false
+	}
+	first.request.Body = io.NopCloser(bytes.NewReader(first.content))
+	answer := httptest.NewRecorder()
+	w.grafana.ServeHTTP(answer, first.request)
+	if answer.Code > 299 {
+		return false
+	}
+	w.accepted(first.grafanaWrite)
+	return true
+}
+
+// checkProtected makes sure that the object had our finalizer and had claimed the target before the write.
+func (w *world) checkProtected(is grafanaWrite) {
+	sv := w.get(is.writer.Namespace, is.writer.Name)
+	if sv == nil || !slices.Contains(sv.Finalizers, v1alpha1.Finalizer) || !slices.Contains(claimsIn(sv), is.at) {
+		w.violate("%s was written for %s, which has no finalizer or has not claimed it", is.at, is.writer)
 	}
 }
 
@@ -325,7 +408,12 @@ func (w *world) source(content string) {
 // edit changes the spec of an object, which raises its generation.
 func (w *world) edit(name string, change func(*v1alpha1.GrafanaSecureValue)) {
 	w.t.Helper()
-	sv := w.get(worldNamespace, name)
+	w.editIn(worldNamespace, name, change)
+}
+
+func (w *world) editIn(namespace, name string, change func(*v1alpha1.GrafanaSecureValue)) {
+	w.t.Helper()
+	sv := w.get(namespace, name)
 	if sv == nil {
 		w.t.Fatalf("no object %s to edit", name)
 	}
@@ -539,7 +627,7 @@ func (w *world) differenceAt(sv *v1alpha1.GrafanaSecureValue, target v1alpha1.Ta
 		return "status names another version of the Secret"
 	case stored.Description != sv.DescriptionOrDefault(), !slices.Equal(stored.Decrypters, sv.Spec.Decrypters):
 		return "differs from spec"
-	case stored.Labels[labelOwner] != mark(worldCluster, sv.Namespace, sv.Name):
+	case !isLabelledFor(stored, client.ObjectKeyFromObject(sv)):
 		return "does not carry the mark of its object"
 	}
 	return ""
