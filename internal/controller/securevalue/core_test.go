@@ -2,6 +2,8 @@ package securevalue
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -15,7 +17,7 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
 )
 
-// This file is all that the world of the tests knows of the inside of the core: its setup, its watches, its labels and
+// This file is all that the world and the histories of ownership know of the inside of the core: its setup, its watches, its labels and
 // its claims. Another core needs another version of this file alone.
 
 // start sets the controllers up as the product does, with a manager that starts nothing.
@@ -84,4 +86,66 @@ func claimsIn(sv *v1alpha1.GrafanaSecureValue) []string {
 		claims = append(claims, p.namespace+"/"+p.name)
 	}
 	return claims
+}
+
+// promises are what not every core keeps. The histories of ownership neither play nor require what is false here.
+var promises = struct {
+	// latePosts: a POST of unknown outcome that Grafana carries out within a requestTimeout leaves no orphan.
+	// This core believes the first 404.
+	latePosts bool
+	// guardedReleases: a target is released by the stored deletionPolicy. This core releases by the one that its cache shows.
+	guardedReleases bool
+	// readsAgain: an owner that cannot be read is read again before a release. This core takes it for one that names the target, and
+	// forgets what it was handed over.
+	readsAgain bool
+	// waitsForOwner: a departing owner that names its target again is given time to claim it. This core forgets the target at once.
+	waitsForOwner bool
+	// keepsOverBoth: an object that was handed over a value, and now names it over its other connection, does not delete it.
+	// This core releases the target over the first connection before it writes.
+	keepsOverBoth bool
+	// deletesOverBoth: an object deletes a value that an earlier one of its name wrote over the other connection.
+	// This core takes that for a value which the object still has over that connection.
+	deletesOverBoth bool
+	// endsHandOvers: a hand-over ends when the former owner, or a later object of its name, writes the value again. This core keeps its
+	// mark on the successor, which then waits for that owner for ever, or deletes what it retains.
+	endsHandOvers bool
+	// remembersHandOvers: a successor deletes what it never wrote. This core loses the mark if status lists the target from an earlier
+	// interrupted move.
+	remembersHandOvers bool
+	// patience is how long a successor that has not claimed its target is waited for after its last edit; 0 is for ever.
+	patience time.Duration
+}{}
+
+// handedOverBy returns which object has handed a target over to this one, and the target; nothing if none has.
+func handedOverBy(sv *v1alpha1.GrafanaSecureValue) (owner types.NamespacedName, at string) {
+	if sv == nil || intentOf(sv).from == "" {
+		return types.NamespacedName{}, ""
+	}
+	about := intentOf(sv)
+	return types.NamespacedName{Namespace: sv.Namespace, Name: about.from}, about.place.namespace + "/" + about.place.name
+}
+
+// isResponsible reports whether this object has to delete a value when it releases the target.
+func isResponsible(sv *v1alpha1.GrafanaSecureValue, at string, stored grafanatest.Stored) bool {
+	if isLabelledFor(stored, client.ObjectKeyFromObject(sv)) {
+		return slices.Contains(claimsIn(sv), at)
+	}
+	owner, target := handedOverBy(sv)
+	return target == at && isLabelledFor(stored, owner)
+}
+
+// forgetsHandOver reports whether an object has lost the mark of a hand-over to a target that status still lists.
+func forgetsHandOver(before, after *v1alpha1.GrafanaSecureValue, at string) bool {
+	if _, target := handedOverBy(before); target != at || after == nil || intentOf(after) == intentOf(before) {
+		return false
+	}
+	record := findTarget(after.Status.Targets, intentOf(before).place)
+	return record != nil && record.Source == nil
+}
+
+// isOverOther reports whether a value of this object was written over a connection over which the object does not claim it.
+func isOverOther(sv *v1alpha1.GrafanaSecureValue, at string, stored grafanatest.Stored) bool {
+	return isLabelledFor(stored, client.ObjectKeyFromObject(sv)) && !slices.ContainsFunc(heldPlaces(sv), func(p place) bool {
+		return p.namespace+"/"+p.name == at && connectionMark(connection.IDOf(p.connection, sv.Namespace)) == stored.Labels[labelConnection]
+	})
 }
