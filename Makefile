@@ -42,7 +42,7 @@ help: ## Show this help.
 ## See it, test it (needs Go, git and make)
 
 .PHONY: demo
-demo: envtest ## Show the operator at work, with a real API server and a stand-in for Grafana. DEMO_ONCE=1 ends it.
+demo: envtest ## Show the operator at work, with a real API server and a fake Grafana. DEMO_ONCE=1 ends it.
 	@CGO_ENABLED=0 go run ./test/demo
 
 # In how many processes test/integration runs, each with a control plane of its own.
@@ -61,24 +61,24 @@ test: tools ## Run all tests, with the race detector if there is a C compiler. R
 	@PROCESSES=$(PROCESSES) $(GOTESTSUM) -timeout 40m ./test/integration ./test/install ./... | $(SUMMARY)
 
 .PHONY: test-chart
-test-chart: tools ## Run the tests of the Helm chart alone.
+test-chart: tools ## Run only the tests of the Helm chart.
 	@$(GOTESTSUM) ./test/chart | $(SUMMARY)
 
 .PHONY: test-install
-test-install: tools ## Install, upgrade and remove it with the real helm, kubectl and kube-apiserver, and nothing else.
+test-install: tools ## Run only the installation tests: install, upgrade and remove it with the real helm, kubectl and kube-apiserver.
 	@$(GOTESTSUM) ./test/install | $(SUMMARY)
 
 .PHONY: soak
-soak: ## Play SEEDS more random histories of each kind, in process and in fake time; tells every hundredth, and how to repeat one that fails.
+soak: ## Run SEEDS (1000) more random histories of each kind, in process and in fake time. It reports every hundredth, and how to repeat one that fails.
 	go test ./internal/controller/securevalue -run 'Histories$$' -count=1 -timeout 0 -v -rapid.checks=$(or $(SEEDS),1000)
 
 .PHONY: soak-histories
-soak-histories: envtest ## Play HISTORIES times 100 (1) random histories with a real API server, which the tests play once and always the same.
+soak-histories: envtest ## Run HISTORIES (1) times 100 random histories with a real API server. The tests run 100 fixed ones.
 	@for i in $$(seq $(or $(HISTORIES),1)); do HISTORIES_SEED=$$(date +%s%N) \
 		go test ./test/integration -count=1 -timeout 1h -ginkgo.focus 'Random histories' || exit 1; done
 
 .PHONY: soak-restarts
-soak-restarts: envtest ## Restart the manager RESTARTS times (50) while Secrets change, in some minutes. The tests do it ten times.
+soak-restarts: envtest ## Restart the manager RESTARTS (50) times while Secrets change, in some minutes. The tests do it ten times.
 	RESTARTS=$(or $(RESTARTS),50) go test ./test/integration -count=1 -timeout 1h -ginkgo.focus 'Rolling restarts'
 
 .PHONY: fuzz
@@ -91,10 +91,10 @@ test-contract: ## Run the contract tests against the Grafana of GRAFANA_URL, GRA
 	GRAFANA_CONTRACT=required go test ./internal/grafana/... -run TestContract -count=1 -v
 
 .PHONY: tools
-tools: envtest $(HELM) $(HELM_UNITTEST) $(PROMTOOL) ## Get all that the tests run: the control plane, helm, helm-unittest and promtool.
+tools: envtest $(HELM) $(HELM_UNITTEST) $(PROMTOOL) ## Get the tools of the tests: the control plane, helm, helm-unittest and promtool.
 
 .PHONY: envtest
-envtest: ## Get kube-apiserver, etcd and kubectl for tests and demo, if they are not there yet.
+envtest: ## Get kube-apiserver, etcd and kubectl for tests and demo, if they are missing.
 	@go run ./hack/envtest >/dev/null
 
 ## Develop
@@ -115,7 +115,7 @@ manifests: $(CRD_REF_DOCS) $(HELM_DOCS) ## Generate CRDs, the role of the manage
 	@mv bin/.rule config/prometheus/prometheusrule.yaml
 
 .PHONY: verify
-verify: generate manifests ## Fail if what is generated differs from what is committed.
+verify: generate manifests ## Fail if generated files differ from the committed ones.
 	@git --no-pager diff --exit-code -- $(GENERATED)
 	@new=$$(git ls-files --others --exclude-standard -- $(GENERATED)); \
 		test -z "$$new" || { echo "Generated, but not committed: $$new"; exit 1; }
@@ -157,12 +157,12 @@ RELEASE_IMG = $(REGISTRY)/grafana-secure-value-operator:$(RELEASE)
 COSIGN := go run github.com/sigstore/cosign/v3/cmd/cosign@$(COSIGN_VERSION)
 
 .PHONY: sbom
-sbom: ## Write dist/sbom.cdx.json: what the manager is built of.
+sbom: ## Write dist/sbom.cdx.json: the modules of the manager.
 	@mkdir -p dist
 	@go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION) app -json -licenses -main cmd -output dist/sbom.cdx.json .
 
 .PHONY: release-files
-release-files: sbom $(HELM) ## Write what is released beside the image, and its checksums, into dist/.
+release-files: sbom $(HELM) ## Write the release files other than the image, and their checksums, into dist/.
 	@$(MAKE) build-installer IMG=$(RELEASE_IMG)
 	@$(HELM) package $(CHART) --version $(RELEASE) --app-version $(RELEASE) --destination dist
 	@cd dist && sha256sum install.yaml sbom.cdx.json grafana-secure-value-operator-$(RELEASE).tgz > checksums.txt
@@ -173,7 +173,7 @@ release-login: $(HELM) ## Log in to the registry as REGISTRY_USER, with REGISTRY
 	@printenv REGISTRY_TOKEN | $(HELM) registry login $(firstword $(subst /, ,$(REGISTRY))) --username "$$REGISTRY_USER" --password-stdin
 
 .PHONY: release
-release: release-files ## Build and push image and chart, sign them, and make the release. It needs docker with buildx, and gh.
+release: release-files ## Build, push and sign image and chart, and create the release. It needs docker with buildx, and gh.
 	$(DOCKER) buildx build --platform linux/amd64,linux/arm64 --sbom=true --provenance=mode=max --push --metadata-file dist/image.json \
 		--build-arg GO_VERSION=$(shell go list -m -f '{{.GoVersion}}') --build-arg VERSION=$(VERSION) --tag $(RELEASE_IMG) .
 	$(COSIGN) sign --yes $(RELEASE_IMG)@$$(sed -n 's/.*"containerimage.digest": "\(sha256:[0-9a-f]*\)".*/\1/p' dist/image.json)
@@ -184,7 +184,7 @@ release: release-files ## Build and push image and chart, sign them, and make th
 
 ## Measure it (on Linux; see docs/performance.md)
 
-# Scenarios with commas between them, as cold-start,restart, or none for all; objects; runs; and further flags, as -help lists them.
+# Scenarios with commas between them, for example cold-start,restart; none for all; objects; runs; and further flags, as -help lists them.
 SCENARIO ?=
 N ?= 10000
 RUNS ?= 1
@@ -196,7 +196,7 @@ bench: envtest ## Measure time, memory and calls with N objects: all scenarios, 
 	@CGO_ENABLED=0 go run ./test/bench -scenario '$(SCENARIO)' -n '$(N)' -runs $(RUNS) $(BENCHFLAGS)
 
 .PHONY: bench-growth
-bench-growth: ## Measure how cost grows with the number of objects, those of GROWTH, and plot it. It takes half an hour.
+bench-growth: ## Measure and plot how the cost grows with the numbers of objects in GROWTH. It takes half an hour.
 	@$(MAKE) bench SCENARIO=cold-start,memory,restart,rotation N=$(GROWTH) \
 		BENCHFLAGS='-plot docs/performance-growth.svg -out bin/bench-growth.json $(BENCHFLAGS)'
 
@@ -209,7 +209,7 @@ bench-micro: ## Run the microbenchmarks.
 	@go test -run '^$$' -bench '$(MICRO)' -benchmem $(MICROFLAGS) ./internal/...
 
 .PHONY: bench-compare
-bench-compare: ## Compare the microbenchmarks with those of commit BASE, which is the previous one.
+bench-compare: ## Compare the microbenchmarks with those of commit BASE (the previous one).
 	@hack/bench-compare '$(BASE)' '$(MICRO)'
 
 ## Use a cluster (the one of the current kubeconfig; needs kubectl)
@@ -219,7 +219,7 @@ install: ## Install the CRDs.
 	$(KUBECTL) apply --server-side -k config/crd
 
 .PHONY: uninstall
-uninstall: ## Remove the CRDs. Delete their objects first, while a manager runs that can clean up in Grafana.
+uninstall: ## Remove the CRDs. Before, delete their objects while a manager runs that can clean up in Grafana.
 	$(KUBECTL) delete --ignore-not-found -k config/crd
 
 .PHONY: run
@@ -231,7 +231,7 @@ deploy: ## Run the image IMG in the cluster, with CRDs and roles.
 	$(RENDER) | $(KUBECTL) apply --server-side -f -
 
 .PHONY: undeploy
-undeploy: ## Remove all of deploy: definitions, namespace, fingerprint key, tokens. Delete gsv, then gconn and cgconn before.
+undeploy: ## Remove everything of deploy: CRDs, namespace, fingerprint key, tokens. Before, delete gsv, then gconn and cgconn.
 	$(KUBECTL) delete --ignore-not-found -k config/default
 
 # A new version is a new file name, so each version is built once.

@@ -1,4 +1,4 @@
-// The manager keeps secure values in Grafana in step with Secrets in Kubernetes.
+// The manager keeps secure values in Grafana in sync with Secrets in Kubernetes.
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 // version is set by the build.
 var version = ""
 
-// namespaceFile tells a pod its namespace: Kubernetes, "Accessing the Kubernetes API from a Pod".
+// namespaceFile has the namespace of the pod: Kubernetes, "Accessing the Kubernetes API from a Pod".
 const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 func main() {
@@ -34,8 +34,8 @@ func main() {
 	}
 }
 
-// gcPercent is how far the heap grows beyond what is in use before it is collected. What is in use is the caches, which change little, so
-// that to collect sooner than by Go's default costs little time, and saves more memory than they take.
+// gcPercent is how far the heap grows beyond the live data before it is collected. The live data is the caches, which change little, so
+// collecting sooner than by default costs little time and saves more memory than they use.
 const gcPercent = 30
 
 func run(args []string) error {
@@ -56,7 +56,7 @@ func run(args []string) error {
 	return operator.Run(ctrl.SetupSignalHandler(), restConfig, opts)
 }
 
-// parse reads the flags. It prints the usage only if that is asked for.
+// parse reads the flags. It prints the usage only on request.
 func parse(args []string) (operator.Options, zap.Options, error) {
 	opts := operator.Options{Version: buildVersion()}
 	logOptions := zap.Options{}
@@ -66,23 +66,23 @@ func parse(args []string) (operator.Options, zap.Options, error) {
 	fs.SetOutput(&usage)
 	config.RegisterFlags(fs)
 	logOptions.BindFlags(fs)
-	fs.StringVar(&opts.MetricsBindAddress, "metrics-bind-address", "0", "address of the metrics endpoint, as :8443; 0 turns it off")
+	fs.StringVar(&opts.MetricsBindAddress, "metrics-bind-address", "0", "address of the metrics endpoint, for example :8443; 0 turns it off")
 	fs.BoolVar(&opts.MetricsSecure, "metrics-secure", true, "serve metrics over HTTPS, with Kubernetes authentication and authorization")
 	fs.StringVar(&opts.HealthProbeBindAddress, "health-probe-bind-address", ":8081", "address of the probe endpoint; 0 turns it off")
-	fs.BoolVar(&opts.LeaderElect, "leader-elect", false, "let one of several managers work at a time")
-	fs.IntVar(&opts.MaxConcurrentReconciles, "max-concurrent-reconciles", 16, "objects of a kind that are worked on at a time")
+	fs.BoolVar(&opts.LeaderElect, "leader-elect", false, "elect a leader: only one of several managers works at a time")
+	fs.IntVar(&opts.MaxConcurrentReconciles, "max-concurrent-reconciles", 64, "objects of a kind that are reconciled at a time")
 	fs.StringVar(&opts.OperatorNamespace, "operator-namespace", ownNamespace(),
 		"namespace of the Secrets of ClusterGrafanaConnections and of the fingerprint key")
 	fs.StringVar(&opts.ClusterID, "cluster-id", "",
-		"label value that marks what this cluster keeps in Grafana (default: the UID of namespace kube-system)")
+		"label value that identifies this cluster in owner labels (default: the UID of namespace kube-system)")
 	var watch string
 	fs.StringVar(&watch, "watch-namespaces", "",
 		"namespaces to serve, with commas between them; ClusterGrafanaConnections are off then, and --cluster-id is required (default: all)")
 	fs.BoolVar(&opts.NamespacedConnections, "namespaced-connections", true,
-		"serve GrafanaConnections; if false, ClusterGrafanaConnections alone")
+		"serve GrafanaConnections; if false, only ClusterGrafanaConnections")
 	var hosts string
 	fs.StringVar(&hosts, "allowed-hosts", "",
-		"hosts that connections may name, with commas between them, as *.grafana.net,grafana.internal:3000 (default: any)")
+		"hosts that connections may name, with commas between them, for example *.grafana.net,grafana.internal:3000 (default: any)")
 	fs.BoolVar(&opts.AllowInsecureTLS, "allow-insecure-tls", false,
 		"let connections set tls.insecureSkipVerify, with which the certificate of Grafana is not checked")
 
@@ -106,7 +106,7 @@ func parse(args []string) (operator.Options, zap.Options, error) {
 	return opts, logOptions, nil
 }
 
-// list returns what stands between commas. White space around it, and nothing at all, do not count.
+// list splits at commas, trims white space and drops empty items.
 func list(commas string) []string {
 	var names []string
 	for name := range strings.SplitSeq(commas, ",") {
@@ -117,7 +117,7 @@ func list(commas string) []string {
 	return names
 }
 
-// ownNamespace returns the namespace that this process runs in, as its pod tells it; "" outside of a pod.
+// ownNamespace returns the namespace of this pod; "" outside of a pod.
 func ownNamespace() string {
 	if namespace := os.Getenv("POD_NAMESPACE"); namespace != "" {
 		return namespace
@@ -129,7 +129,7 @@ func ownNamespace() string {
 	return strings.TrimSpace(string(namespace))
 }
 
-// buildVersion returns the version set by the build, or what Go knows of it.
+// buildVersion returns the version set by the build, or else the one that Go recorded.
 func buildVersion() string {
 	if version != "" {
 		return version

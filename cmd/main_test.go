@@ -67,19 +67,7 @@ func TestManagerThatCannotStart(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	plane, err := controlplane.Start(controlplane.Options{}) // without our CustomResourceDefinitions
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := plane.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := os.WriteFile(kubeconfig, plane.Kubeconfig(), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	kubeconfig := controlplane.StartForTest(t, controlplane.Options{}).KubeconfigPath() // without our CRDs
 	dead := filepath.Join(t.TempDir(), "dead")
 	content := "apiVersion: v1\nkind: Config\ncurrent-context: x\ncontexts: [{name: x, context: {cluster: x}}]\n" +
 		"clusters: [{name: x, cluster: {server: 'http://127.0.0.1:1'}}]\n"

@@ -1,177 +1,155 @@
 package v1alpha1
 
-// Condition types. They follow kstatus, so that kubectl wait, Flux and others read the objects rightly as they are.
+// Condition types. They follow kstatus, so kubectl wait, Flux and other tools read the objects as they are.
 const (
-	// ConditionReady is True while Grafana holds what the spec and the Secret say; on a connection, while the last look at
-	// Grafana succeeded. It is always present after the operator's first look. Its reason is one of the constants of this
-	// file, and its message says what to do next.
+	// ConditionReady is True while Grafana has what the spec and the Secret say; on a connection, while the last check of Grafana
+	// succeeded. It is present after the first reconcile. Its reason is a constant of this file, and its message says what to do.
 	ConditionReady = "Ready"
 
-	// ConditionReconciling is True while work goes on, or will go on without anybody's help here: when time has passed, or when
-	// what is missing appears. It is absent otherwise.
+	// ConditionReconciling is True while the operator works, retries, or waits for something that it watches. It is absent otherwise.
 	ConditionReconciling = "Reconciling"
 
-	// ConditionStalled is True while nothing more will happen until a person acts. It is absent otherwise, and never present
-	// together with Reconciling.
+	// ConditionStalled is True while a person has to act. It is absent otherwise, and never present together with Reconciling.
 	ConditionStalled = "Stalled"
 )
 
-// Reasons of Ready on a GrafanaSecureValue. Each belongs to a class, which says who heals it: nobody needs to, time, an event
-// that the operator watches for, a person here (the object or its Secret), or a person elsewhere.
+// Reasons of Ready on a GrafanaSecureValue. What to do about each: docs/reference/reasons.md.
 const (
-	// ReasonSynced, with Ready=True: Grafana holds the value of the Secret, with the description and the decrypters of the
-	// spec. Nobody needs to do anything, unless the message names something that syncs and yet will not work.
+	// ReasonSynced, with Ready=True: Grafana has the value of the Secret, with the description and the decrypters of the spec. The
+	// message names what syncs and still may not work.
 	ReasonSynced = "Synced"
 
-	// ReasonSuspended, with the status that Ready had before: spec.suspend is true, and nothing is read or written until it is
-	// false again, deletion apart. A person here ends it.
+	// ReasonSuspended: spec.suspend is true. Nothing is read or written until it is false again, except to delete the object. Ready
+	// keeps the status that it had.
 	ReasonSuspended = "Suspended"
 
-	// ReasonGrafanaUnavailable: there is something to write or to delete, and Grafana did not answer, answered with an error of
-	// its own, or asked to wait. Time heals it: the operator tries again by itself. If it lasts, look at the connection.
+	// ReasonGrafanaUnavailable: there is something to write or to delete, and Grafana did not answer, failed or asked to wait. Grafana
+	// may hold an outdated value. The operator retries automatically.
 	ReasonGrafanaUnavailable = "GrafanaUnavailable"
 
-	// ReasonSecretNotFound: the Secret that valueFrom names is not in the object's namespace. Its appearance heals it: create the
-	// Secret, or correct the name. Grafana keeps the last good value.
+	// ReasonSecretNotFound: the Secret that valueFrom names does not exist in the object's namespace. Grafana keeps the last good value.
 	ReasonSecretNotFound = "SecretNotFound"
 
-	// ReasonSecretKeyNotFound: the Secret is there and has no such key. A change of the Secret heals it: add the key, or correct
-	// secretKeyRef.key. Grafana keeps the last good value.
+	// ReasonSecretKeyNotFound: the Secret exists and has no such key. Grafana keeps the last good value.
 	ReasonSecretKeyNotFound = "SecretKeyNotFound"
 
-	// ReasonValueEmpty: the key is there and holds nothing, which Grafana does not take. A change of the Secret heals it: put the
-	// value in. Grafana keeps the last good value.
+	// ReasonValueEmpty: the key exists and is empty, which Grafana does not accept. Grafana keeps the last good value.
 	ReasonValueEmpty = "ValueEmpty"
 
-	// ReasonConnectionNotFound: the connection that connectionRef names does not exist. Its creation heals it: create it, or
-	// correct connectionRef; the message says if the other kind has a connection of that name.
+	// ReasonConnectionNotFound: the connection that connectionRef names does not exist, or this installation does not serve its kind.
+	// The message says if the other kind has a connection of that name.
 	ReasonConnectionNotFound = "ConnectionNotFound"
 
-	// ReasonConnectionNotReady: there is something to write or to delete, and the connection is not Ready, or is being deleted.
-	// The connection's becoming Ready heals it: read the connection's own Ready message.
+	// ReasonConnectionNotReady: there is something to write or to delete, and a person must fix the connection, or it is being deleted. The
+	// connection's own message says why.
 	ReasonConnectionNotReady = "ConnectionNotReady"
 
-	// ReasonValueTooLarge: the value has more than 24,576 bytes. A person here heals it: store a shorter value in the Secret.
-	// Nothing was sent, and Grafana keeps the last good value.
+	// ReasonValueTooLarge: the value has more than 24,576 bytes. Nothing was sent, and Grafana keeps the last good value.
 	ReasonValueTooLarge = "ValueTooLarge"
 
-	// ReasonValueNotUTF8: the value is not valid UTF-8, and a secure value is text. A person here heals it: store the value in
-	// an encoding of text, such as base64. Nothing was sent, and Grafana keeps the last good value.
+	// ReasonValueNotUTF8: the value is not UTF-8 text, and Grafana accepts nothing else. Nothing was sent, and Grafana keeps the last
+	// good value.
 	ReasonValueNotUTF8 = "ValueNotUTF8"
 
-	// ReasonNameNotAllowed: the ClusterGrafanaConnection requires that the name in Grafana begins with the object's namespace and
-	// a dot (requireNamePrefix). A person here heals it: set spec.name so, or use another connection. Nothing was written; what
-	// the object holds in Grafana stays, and may still be deleted.
+	// ReasonNameNotAllowed: the ClusterGrafanaConnection requires that the name in Grafana begins with the object's namespace and a dot
+	// (requireNamePrefix). Nothing was written. What the object owns in Grafana stays, and can still be deleted.
 	ReasonNameNotAllowed = "NameNotAllowed"
 
-	// ReasonDecrypterNotAllowed: the ClusterGrafanaConnection does not allow a decrypter that the object names
-	// (allowedDecrypters). A person here heals it: remove the decrypter that the message names, or use another connection.
-	// Nothing was written; what the object holds in Grafana stays, and may still be deleted.
+	// ReasonDecrypterNotAllowed: the ClusterGrafanaConnection does not allow a decrypter that the object names (allowedDecrypters).
+	// Nothing was written. What the object owns in Grafana stays, and can still be deleted.
 	ReasonDecrypterNotAllowed = "DecrypterNotAllowed"
 
-	// ReasonInvalidSpec, on a connection too: the spec cannot be used although the schema let it pass, as when the object is
-	// older than the schema. A person here heals it: correct the field that the message names.
+	// ReasonInvalidSpec, on a connection too: the spec cannot be used although the schema accepted it, for example because the object
+	// is older than the schema. The message names the field.
 	ReasonInvalidSpec = "InvalidSpec"
 
-	// ReasonRejectedByGrafana: Grafana refused the secure value as invalid. A person here heals it: correct the fields that the
-	// message names. The same request is not sent again before an edit of the object or its Secret.
+	// ReasonRejectedByGrafana: Grafana refused the secure value as invalid. The message names the fields. The request is not sent again
+	// before an edit of the object or its Secret.
 	ReasonRejectedByGrafana = "RejectedByGrafana"
 
-	// ReasonNameConflict: the secure value of that name in Grafana belongs to another GrafanaSecureValue, of this cluster or
-	// another. A person elsewhere heals it: choose another spec.name, or have the other let go. Nothing was written.
+	// ReasonNameConflict: the secure value of that name in Grafana belongs to another GrafanaSecureValue, of this cluster or of another
+	// one. Nothing was written. The message names the other object if it is in the same namespace.
 	ReasonNameConflict = "NameConflict"
 
-	// ReasonAlreadyExists: Grafana has a secure value of that name which no living GrafanaSecureValue holds, or which Grafana's
-	// own resources or another tool manage. A person elsewhere heals it: choose another spec.name, set adoptionPolicy: Adopt if
-	// it is to become this object's own, or delete the secure value in Grafana. Nothing was written.
+	// ReasonAlreadyExists: Grafana has a secure value of that name, and adoptionPolicy does not allow this object to take it over. No
+	// GrafanaSecureValue owns it, or the one of this namespace and name in another cluster does. Or Grafana itself or another tool manages
+	// it, which adoptionPolicy cannot change. Nothing was written.
 	ReasonAlreadyExists = "AlreadyExists"
 
-	// ReasonForbidden: the token may not do what was asked, and the message names the action that is missing. On a connection
-	// that is reading; on a GrafanaSecureValue it is creating, writing or deleting. A person elsewhere heals it: give the
-	// service account the action on secret.securevalues:* in Grafana.
+	// ReasonLabelsNotKept: Grafana accepted the secure value without its owner labels, by which the operator knows its owner. A value that
+	// was created was deleted again.
+	ReasonLabelsNotKept = "LabelsNotKept"
+
+	// ReasonForbidden: the token lacks an action, which the message names. On a connection that is reading; on a GrafanaSecureValue it is
+	// any of the four.
 	ReasonForbidden = "Forbidden"
 
-	// ReasonConnectionNotAllowed: the ClusterGrafanaConnection does not allow the object's namespace. A person elsewhere heals
-	// it: whoever owns the connection extends allowedNamespaces, or the namespace gets a label that it selects. What the
-	// namespace holds there already may still be deleted. On a connection: this installation does not call what it names, and
-	// nothing was sent. Either it serves ClusterGrafanaConnections alone (--namespaced-connections=false); or the host of url is
-	// not in --allowed-hosts; or url leads to an address where no Grafana can be, as one of link-local or of a metadata service;
-	// or url is one of plain http, and the proxy of the operator's environment would see the token.
+	// ReasonConnectionNotAllowed: the ClusterGrafanaConnection does not allow the object's namespace (allowedNamespaces). What the
+	// namespace owns there stays, and can still be deleted.
+	//
+	// On a connection: this installation does not call what it names, and nothing was sent. Its kind is not served
+	// (--namespaced-connections=false); or --allowed-hosts does not list the host of url; or url resolves to an address that is never called,
+	// for example a link-local one; or url is plain http and the proxy of the operator's environment would see the token.
 	ReasonConnectionNotAllowed = "ConnectionNotAllowed"
 
-	// ReasonDrifted: somebody else has changed, overwritten or deleted the secure value in Grafana, and driftPolicy, or that it
-	// happens again and again, keeps the operator from writing it. A person ends it: put the value back in Grafana, edit the
-	// object or its Secret, or give the annotation grafana.securevalues.io/sync-now a new token.
+	// ReasonDrifted: another writer changed or deleted the secure value in Grafana, and driftPolicy: Report, or three corrections within an
+	// hour, keep the operator from writing it again.
 	ReasonDrifted = "Drifted"
 
-	// ReasonDeletionBlocked: the object is being deleted, and its secure value could not be deleted from Grafana yet; the
-	// message says since when and why. It heals with that cause; deletionPolicy: Retain lets the object go and leaves the secure
-	// value.
+	// ReasonDeletionBlocked: a secure value that the object no longer wants could not be deleted from Grafana yet. The message says why,
+	// and for an object that is being deleted since when. deletionPolicy: Retain releases the object and leaves the value.
 	ReasonDeletionBlocked = "DeletionBlocked"
 )
 
-// Reasons of Ready on a connection, beside ReasonForbidden and ReasonInvalidSpec. Where a person has to act elsewhere, the
-// connection is looked at again with each resync, and at once when it or its Secrets change.
+// Reasons of Ready on a connection, beside ReasonForbidden, ReasonInvalidSpec and ReasonConnectionNotAllowed.
 const (
-	// ReasonConnected, with Ready=True: Grafana answered with its secure values, so address, token and namespace are right. It
-	// proves reading only; a missing right to write shows on the GrafanaSecureValue as Forbidden.
+	// ReasonConnected, with Ready=True: Grafana listed its secure values, so address, token and namespace are right. It proves reading
+	// only; a missing right to write shows on the GrafanaSecureValue as Forbidden.
 	ReasonConnected = "Connected"
 
-	// ReasonCredentialsNotFound: a Secret that the connection names, or its key, is missing. Its appearance heals it: create
-	// the Secret, in the connection's namespace or, for a ClusterGrafanaConnection, in the operator's.
+	// ReasonCredentialsNotFound: a Secret that the connection names, or its key, does not exist. It is looked for in the connection's
+	// namespace, for a ClusterGrafanaConnection in the operator's.
 	ReasonCredentialsNotFound = "CredentialsNotFound"
 
-	// ReasonCredentialsInvalid: what the Secrets hold cannot be used: the token is empty, cannot be sent, or is a Cloud access
-	// policy token (glc_...); or, in the operator's namespace, the Secret is one that holds no credentials of Grafana's: the
-	// operator's own, the token of a ServiceAccount, or a release of Helm. A person here heals it: store a service account
-	// token of the stack, or name the right Secret. Nothing was sent.
+	// ReasonCredentialsInvalid: the token is empty, holds characters that no token has, or is a Cloud access policy token (glc_...). Or the
+	// Secret is one that holds no credentials of Grafana: the operator's own, and in the operator's namespace the token of a ServiceAccount
+	// or a release of Helm. Nothing was sent.
 	ReasonCredentialsInvalid = "CredentialsInvalid"
 
-	// ReasonUnauthorized: Grafana refuses the token (401): it is wrong, expired, revoked or of another Grafana. A person
-	// elsewhere heals it: store a valid service account token in the Secret, which is used at once.
+	// ReasonUnauthorized: Grafana refused the token (401): it is wrong, expired, revoked or of another Grafana. Objects make no call with
+	// it any more.
 	ReasonUnauthorized = "Unauthorized"
 
-	// ReasonNamespaceRejected: Grafana refuses the namespace for this token (403), which belongs to another organization or
-	// stack. A person elsewhere heals it: use a token of that organization or stack, or make a connection with the right namespace.
+	// ReasonNamespaceRejected: Grafana refused spec.namespace for this token, which belongs to another organization or stack.
 	ReasonNamespaceRejected = "NamespaceRejected"
 
-	// ReasonAPINotServed: Grafana answers and does not serve the Secrets Management API in this version. A person elsewhere
-	// heals it: the API needs Grafana Cloud or Enterprise; otherwise correct url or apiVersion.
+	// ReasonAPINotServed: Grafana does not serve the Secrets Management API at this address in this version. It needs Grafana Cloud or
+	// Grafana Enterprise.
 	ReasonAPINotServed = "APINotServed"
 
-	// ReasonLabelsNotKept: Grafana took a secure value and did not keep its labels, by which the operator knows what is whose.
-	// The value was taken out again, and nothing is written. A person elsewhere heals it: use a Grafana that keeps the labels of
-	// secure values; an edit of the connection's spec has it tried again.
-	ReasonLabelsNotKept = "LabelsNotKept"
-
-	// ReasonValuesMissing: spec.url was changed, and none of the secure values that are recorded on this connection is at the
-	// new address, so it looks like another Grafana. Nothing is written or deleted. A person elsewhere heals it: set url back; for
-	// another Grafana make another connection, and move the secure values there by their connectionRef.
+	// ReasonValuesMissing: spec.url was changed, and none of the secure values that are recorded on this connection is at the new address:
+	// it looks like another Grafana. Nothing is written or deleted.
 	ReasonValuesMissing = "ValuesMissing"
 
-	// ReasonTLSError: Grafana's certificate is not trusted, has expired or is for another host, or Grafana does not take ours. A
-	// person elsewhere heals it: set tls.caSecretRef, tls.serverName or tls.clientCertSecretRef, or repair the certificate. Or
-	// nothing was sent, because what a Secret of tls holds is no certificate, or because tls.insecureSkipVerify is true and the
-	// operator runs without --allow-insecure-tls.
+	// ReasonTLSError: the certificate of Grafana could not be verified, or Grafana refused the client certificate. Or nothing was sent,
+	// because a Secret of tls holds no certificate, or because tls.insecureSkipVerify is true and the operator runs without
+	// --allow-insecure-tls.
 	ReasonTLSError = "TLSError"
 
-	// ReasonRedirectRefused: Grafana answered with a redirect, which is not followed so that the token goes nowhere else. A
-	// person elsewhere heals it: set url to the address that Grafana has, with https and the sub-path.
+	// ReasonRedirectRefused: Grafana answered with a redirect. Redirects are never followed, so that the token goes nowhere else.
 	ReasonRedirectRefused = "RedirectRefused"
 
-	// ReasonUnreachable: no answer came from the address (no such host, refused, no route, too late), or Grafana failed with an
-	// error of its own (5xx). Time heals it where Grafana or the network is down; otherwise correct url.
+	// ReasonUnreachable: Grafana did not answer, or answered with an error of its own (5xx). The operator retries automatically.
 	ReasonUnreachable = "Unreachable"
 
-	// ReasonInvalidResponse: something answered that is not Grafana's API, such as a login page or the page of a proxy. Time
-	// heals it where Grafana is starting; otherwise correct url or the proxy.
+	// ReasonInvalidResponse: the answer is not one of Grafana's API, for example a login page or the page of a proxy. The operator retries
+	// automatically.
 	ReasonInvalidResponse = "InvalidResponse"
 
-	// ReasonRateLimited: Grafana asked to wait (429). Time heals it: the operator waits as long as it was told.
+	// ReasonRateLimited: Grafana asked for fewer requests (429). The operator waits as long as Grafana asked, at most 15 minutes.
 	ReasonRateLimited = "RateLimited"
 
-	// ReasonInUse: the connection is being deleted, and GrafanaSecureValues name it or hold secure values through it. It heals
-	// when they are deleted or moved to another connection. Meanwhile the connection serves those that hold something
-	// there, and takes no new ones.
+	// ReasonInUse: the connection is being deleted, and GrafanaSecureValues name it or own secure values through it. It serves those that
+	// own a value, and takes no new ones.
 	ReasonInUse = "InUse"
 )

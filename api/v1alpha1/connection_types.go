@@ -7,19 +7,16 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// The bounds and defaults of the durations of a connection, as the schema
-// states them.
+// The bounds and defaults of the durations of a connection, as in the schema.
 const (
-	// DefaultResyncPeriod is how often drift is looked for where the spec does not
-	// say.
+	// DefaultResyncPeriod is the resyncPeriod of a spec without one.
 	DefaultResyncPeriod = 10 * time.Minute
-	// MinResyncPeriod is the shortest resyncPeriod that is not off.
+	// MinResyncPeriod is the shortest resyncPeriod other than 0s, which is off.
 	MinResyncPeriod = 5 * time.Second
 	// MaxResyncPeriod is the longest resyncPeriod: a week.
 	MaxResyncPeriod = 168 * time.Hour
 
-	// DefaultRequestTimeout is how long one request may take where the spec does
-	// not say.
+	// DefaultRequestTimeout is the requestTimeout of a spec without one.
 	DefaultRequestTimeout = 30 * time.Second
 	// MinRequestTimeout is the shortest requestTimeout.
 	MinRequestTimeout = time.Second
@@ -35,45 +32,46 @@ type Credentials struct {
 	// around the token is ignored. A Cloud access policy token (glc_...) does not
 	// work: create a service account token in the stack itself. The token needs
 	// secret.securevalues:create, :read, :write and :delete on
-	// secret.securevalues:*. A changed Secret is used at once.
+	// secret.securevalues:*. A change of the Secret takes effect at once.
 	//
 	// +required
 	TokenSecretRef SecretKeyReference `json:"tokenSecretRef"`
 }
 
-// TLSConfig is how the connection trusts Grafana's certificate.
+// TLSConfig says how the certificate of Grafana is verified.
 type TLSConfig struct {
 	// caSecretRef names the Secret and key that hold one or more PEM certificates
 	// of authorities, for example ca.crt. They are trusted instead of those of the
 	// operator's image. The Secret is in the namespace of the connection; for a
-	// ClusterGrafanaConnection it is in the namespace of the operator. A changed
-	// Secret is used at once.
+	// ClusterGrafanaConnection it is in the namespace of the operator. A change of
+	// the Secret takes effect at once.
 	//
 	// +optional
 	CASecretRef *SecretKeyReference `json:"caSecretRef,omitempty"`
 
-	// clientCertSecretRef names the Secret with the certificate that the operator
-	// shows to Grafana, or to a proxy before it, and its key: tls.crt and tls.key,
-	// as in a Secret of type kubernetes.io/tls. The Secret is in the namespace of
-	// the connection; for a ClusterGrafanaConnection it is in the namespace of the
-	// operator. A changed Secret is used at once.
+	// clientCertSecretRef names the Secret with the client certificate and its
+	// key, which the operator presents to Grafana: tls.crt and tls.key, as in a
+	// Secret of type kubernetes.io/tls. The Secret is in the namespace of the
+	// connection; for a ClusterGrafanaConnection it is in the namespace of the
+	// operator. A change of the Secret takes effect at once.
 	//
 	// +optional
 	ClientCertSecretRef *SecretReference `json:"clientCertSecretRef,omitempty"`
 
-	// serverName is the host name that Grafana's certificate must be for, where it
-	// is not the host of url: at most 253 letters, digits, '-' and '.', for
-	// example grafana.example.com. Defaults to the host of url.
+	// serverName is the host name that Grafana's certificate must have: at most
+	// 253 letters, digits, '-' and '.', for example grafana.example.com. Defaults
+	// to the host of url.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?([.][A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*$')",message="must be a host name: at most 253 letters, digits, '-' and '.', without scheme and port, for example grafana.example.com"
 	ServerName string `json:"serverName,omitempty"`
 
-	// insecureSkipVerify takes any certificate of Grafana's: whoever is between
-	// can then read the token and all values. It is refused with TLSError unless
-	// the operator runs with --allow-insecure-tls; where it is in use, Ready says
-	// so. Prefer caSecretRef. Defaults to false.
+	// insecureSkipVerify turns off the verification of Grafana's certificate.
+	// Whoever intercepts the traffic can then read the token and all values. The
+	// connection says TLSError unless the operator runs with --allow-insecure-tls;
+	// while it is in use, the message of Ready says so. Prefer caSecretRef.
+	// Defaults to false.
 	//
 	// +optional
 	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
@@ -81,9 +79,8 @@ type TLSConfig struct {
 
 // ConnectionSpec is what the two kinds of connection share.
 //
-// The rule against a user in url is here and not at url, because the API server
-// repeats the value of a field whose own rule is violated, and that value has a
-// password in it.
+// The rule against a user in url is here and not at url: the API server repeats
+// the value of a field whose own rule is violated, and this one has a password.
 //
 // +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://[^/?#]*@')",message="must not contain a user or a password: the token comes from credentials.tokenSecretRef",fieldPath=".url"
 // +kubebuilder:validation:XValidation:rule="!self.url.matches('(?i)^https?://[^/?#]+[.]grafana[.]net[.]?(:[0-9]*)?([/?#]|$)') || self.namespace.startsWith('stacks-')",message="must be stacks-<id> for a stack of Grafana Cloud (a host under .grafana.net): the id is a number, shown on grafana.com in the details of the stack",fieldPath=".namespace"
@@ -92,10 +89,10 @@ type ConnectionSpec struct {
 	// 1 to 65535 and a path, at most 2048 characters in all, for example
 	// https://acme.grafana.net or http://[::1]:3000/grafana. It has no user, query
 	// or fragment. An IPv4 address is four decimal numbers. Link-local addresses,
-	// those of the metadata services of clouds, and others where no Grafana can be
-	// are never called, whatever name leads to them; an installation may limit the
-	// hosts further. It may change and then means the same Grafana at another
-	// address.
+	// those of cloud metadata services and other addresses where no Grafana can be
+	// are never called, whatever name resolves to them. An installation may
+	// restrict the hosts further. A change means the same Grafana at another
+	// address: for another Grafana make another connection.
 	//
 	// +required
 	// +kubebuilder:validation:MaxLength=4096
@@ -115,8 +112,8 @@ type ConnectionSpec struct {
 	// of Grafana Cloud, where the id is shown on grafana.com in the details of the
 	// stack; elsewhere default for organization 1, and org-<id> from organization
 	// 2 on. Defaults to default. A host under .grafana.net needs stacks-<id>. It
-	// cannot be changed: another organization or stack is another connection, and
-	// secure values move by their connectionRef.
+	// cannot be changed: another organization or stack is another connection.
+	// Secure values move there by their connectionRef.
 	//
 	// +optional
 	// +kubebuilder:default=default
@@ -140,17 +137,16 @@ type ConnectionSpec struct {
 	// +required
 	Credentials Credentials `json:"credentials"`
 
-	// tls is how Grafana's certificate is checked. By default it must be for the
-	// host of url and from an authority that the operator's image trusts.
+	// tls says how the certificate of Grafana is verified. By default it must be
+	// for the host of url and from an authority that the operator's image trusts.
 	//
 	// +optional
 	TLS *TLSConfig `json:"tls,omitempty"`
 
-	// resyncPeriod is how often the credentials are checked and all secure values
-	// of this connection are compared with what Grafana has, with one request in
-	// all: 5s to 168h (a week), written with h, m and s, for example 10m or 1h30m.
-	// 0s turns it off. It does not delay changes, which are written at once.
-	// Defaults to 10m.
+	// resyncPeriod is how often one request checks the credentials and finds drift
+	// of all secure values of this connection: 5s to 168h (a week), written with
+	// h, m and s, for example 10m or 1h30m. 0s turns it off. Changes in Kubernetes
+	// do not wait for it. Defaults to 10m.
 	//
 	// +optional
 	// +kubebuilder:default="10m"
@@ -159,7 +155,9 @@ type ConnectionSpec struct {
 	ResyncPeriod string `json:"resyncPeriod,omitempty"`
 
 	// requestTimeout is how long one request to Grafana may take: 1s to 2m,
-	// written with m and s, for example 30s or 1m30s. Defaults to 30s.
+	// written with m and s, for example 30s or 1m30s. It is also how long a write
+	// without an answer may still take effect, so that a deletion after one, or
+	// after a restart of the operator, waits as long. Defaults to 30s.
 	//
 	// +optional
 	// +kubebuilder:default="30s"
@@ -167,15 +165,16 @@ type ConnectionSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self != '' && size(self) <= 32 && self.matches('^([0-9]{1,4}([.][0-9]{1,9})?h)?([0-9]{1,6}([.][0-9]{1,9})?m)?([0-9]{1,7}([.][0-9]{1,9})?s)?([0-9]{1,9}ms)?$') && duration(self) >= duration('1s') && duration(self) <= duration('2m')",message="must be from 1s to 2m, written with m and s in at most 32 characters, for example 30s or 1m30s"
 	RequestTimeout string `json:"requestTimeout,omitempty"`
 
-	// rateLimit bounds what this connection asks of Grafana. What is over it waits.
-	// Defaults to 50 requests per second and 8 secure values at a time.
+	// rateLimit bounds the requests of this connection. Secure values beyond it
+	// wait in a queue. Defaults to 50 requests per second and 8 secure values at a
+	// time.
 	//
 	// +optional
 	RateLimit *RateLimit `json:"rateLimit,omitempty"`
 }
 
-// ResyncInterval is the parsed resyncPeriod; zero means off. Absent, or not
-// within the schema's bounds, it is DefaultResyncPeriod.
+// ResyncInterval is the parsed resyncPeriod; zero means off. It is
+// DefaultResyncPeriod where that is absent or out of bounds.
 func (s *ConnectionSpec) ResyncInterval() time.Duration {
 	d, err := time.ParseDuration(s.ResyncPeriod)
 	if err != nil || d != 0 && (d < MinResyncPeriod || d > MaxResyncPeriod) {
@@ -184,8 +183,8 @@ func (s *ConnectionSpec) ResyncInterval() time.Duration {
 	return d
 }
 
-// Timeout is the parsed requestTimeout. Absent, or not within the schema's
-// bounds, it is DefaultRequestTimeout.
+// Timeout is the parsed requestTimeout. It is DefaultRequestTimeout where that
+// is absent or out of bounds.
 func (s *ConnectionSpec) Timeout() time.Duration {
 	d, err := time.ParseDuration(s.RequestTimeout)
 	if err != nil || d < MinRequestTimeout || d > MaxRequestTimeout {
@@ -194,10 +193,10 @@ func (s *ConnectionSpec) Timeout() time.Duration {
 	return d
 }
 
-// RateLimit bounds what one connection asks of Grafana.
+// RateLimit bounds the requests of one connection.
 type RateLimit struct {
 	// requestsPerSecond bounds the requests per second: 0 to 10000, where 0 is no
-	// limit. Those of one second may come at once. Defaults to 50.
+	// limit. A burst may have the requests of one second. Defaults to 50.
 	//
 	// +optional
 	// +kubebuilder:default=50
@@ -205,8 +204,8 @@ type RateLimit struct {
 	// +kubebuilder:validation:Maximum=10000
 	RequestsPerSecond *int32 `json:"requestsPerSecond,omitempty"`
 
-	// maxInFlight bounds the secure values that are worked on at a time: 1 to 256.
-	// Defaults to 8.
+	// maxInFlight bounds the secure values that are reconciled with Grafana at a
+	// time: 1 to 256. Defaults to 8.
 	//
 	// +optional
 	// +kubebuilder:default=8
@@ -215,14 +214,14 @@ type RateLimit struct {
 	MaxInFlight *int32 `json:"maxInFlight,omitempty"`
 }
 
-// Default bounds of what one connection asks of Grafana.
+// Default bounds of the requests of one connection.
 const (
 	DefaultRequestsPerSecond = 50
 	DefaultMaxInFlight       = 8
 )
 
-// Limits returns the bounds of requests per second, 0 of which is no limit, and of secure values worked on at a time. A bound that is
-// absent, or not within the schema's bounds, is the default.
+// Limits returns the bounds of requests per second, where 0 is no limit, and of secure values at a time. A bound that is absent or out
+// of the schema's bounds is the default.
 func (s *ConnectionSpec) Limits() (perSecond, maxInFlight int) {
 	perSecond, maxInFlight = DefaultRequestsPerSecond, DefaultMaxInFlight
 	if s.RateLimit == nil {
@@ -239,18 +238,18 @@ func (s *ConnectionSpec) Limits() (perSecond, maxInFlight int) {
 
 // ConnectionStatus is the observed state of either kind of connection.
 type ConnectionStatus struct {
-	// observedGeneration is the metadata.generation that the conditions speak of;
-	// -1 before the operator's first look. Believe the conditions only if it
+	// observedGeneration is the metadata.generation that the conditions describe;
+	// -1 before the first reconcile. The conditions are up to date only if it
 	// equals metadata.generation.
 	//
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Ready, always present after the first look: its reason is a
-	// word from a documented list, its message says what to do next. Beside it
-	// there is Reconciling while work goes on or will go on by itself, or Stalled
-	// while a person has to act; never both. Ready=True proves that reading works;
-	// a missing right to write shows on the secure value.
+	// conditions has Ready after the first reconcile: its reason is a word from a
+	// documented list, and its message says what to do next. It also has
+	// Reconciling while the operator retries or waits for something that it
+	// watches, or Stalled while a person has to act; never both. Ready=True proves
+	// that reading works; a missing right to write shows on the secure value.
 	//
 	// +optional
 	// +listType=map
@@ -258,27 +257,28 @@ type ConnectionStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// url is the address at which the last look found Grafana, with the secure
-	// values that are recorded on this connection. Where it is not the url of
-	// spec, none of them was found at the new address yet.
+	// url is the address at which the operator last found Grafana with the secure
+	// values that are recorded on this connection. Where it differs from spec.url,
+	// the new address has not been confirmed yet.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
 	URL string `json:"url,omitempty"`
 
-	// secureValues is how many GrafanaSecureValues use this connection, counted
-	// with each resync.
+	// secureValues is how many GrafanaSecureValues use this connection, as of the
+	// last resync.
 	//
 	// +optional
 	SecureValues *int32 `json:"secureValues,omitempty"`
 
-	// unownedValues is how many secure values the last resync found in Grafana that
-	// carry the mark of this cluster and that no GrafanaSecureValue holds, among
-	// them those that deletionPolicy Retain has left. The operator never deletes
-	// them.
+	// orphanedValues is how many secure values in Grafana have an owner label of
+	// this cluster and no GrafanaSecureValue that owns them, as of the last resync;
+	// those that deletionPolicy Retain has left are among them. For a
+	// GrafanaConnection only those of its own namespace count. The operator never
+	// deletes them.
 	//
 	// +optional
-	UnownedValues *int32 `json:"unownedValues,omitempty"`
+	OrphanedValues *int32 `json:"orphanedValues,omitempty"`
 }
 
 // Connection is either kind of connection.
@@ -292,7 +292,7 @@ type Connection interface {
 	GetSpec() *ConnectionSpec
 	// GetStatus is the status, not a copy of it.
 	GetStatus() *ConnectionStatus
-	// ConnectionKind is the kind, known also where the TypeMeta is empty.
+	// ConnectionKind is the kind, even where the TypeMeta is empty.
 	ConnectionKind() ConnectionKind
 }
 
@@ -317,7 +317,7 @@ var (
 // +kubebuilder:subresource:status
 // +kubebuilder:storageversion
 // +kubebuilder:resource:path=grafanaconnections,scope=Namespaced,shortName=gconn,categories=grafana
-// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether the last look at Grafana succeeded"
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether the last check of Grafana succeeded"
 // +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of Ready"
 // +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.spec.url`,description="The address of Grafana"
 // +kubebuilder:printcolumn:name="Grafana Namespace",type=string,JSONPath=`.spec.namespace`,description="The organization or stack in Grafana"
@@ -336,8 +336,8 @@ type GrafanaConnection struct {
 	// +required
 	Spec ConnectionSpec `json:"spec"`
 
-	// status is what the last look at Grafana found, written by the operator
-	// alone.
+	// status is the result of the last check of Grafana. Only the operator writes
+	// it.
 	//
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1}
@@ -389,7 +389,7 @@ type AllowedNamespaces struct {
 	// selector matches the labels of the namespaces that may use the connection,
 	// for example {matchLabels: {team: observability}}; an empty selector matches
 	// every namespace. Required with from: Selector, forbidden otherwise. At most
-	// 64 labels and 64 expressions. Whoever may label a namespace can give it this
+	// 64 labels and 64 expressions. Whoever may label a namespace can grant it this
 	// connection.
 	//
 	// +optional
@@ -405,18 +405,18 @@ type AllowedNamespaces struct {
 type ClusterGrafanaConnectionSpec struct {
 	ConnectionSpec `json:",inline"`
 
-	// allowedNamespaces says which namespaces may use this connection. Taking the
-	// right away stops creates and updates of a namespace at once; what it holds
-	// in Grafana may still be deleted.
+	// allowedNamespaces says which namespaces may use this connection. Revoking the
+	// right stops creates and updates of a namespace at once; what it owns in
+	// Grafana can still be deleted.
 	//
 	// +required
 	AllowedNamespaces AllowedNamespaces `json:"allowedNamespaces"`
 
-	// allowedDecrypters are the decrypters that a secure value may name which is
-	// written through this connection: 1 to 64, no two alike, for example
-	// [synthetic-monitoring, k6-cloud]. One that names another is not written and
-	// says DecrypterNotAllowed; what it holds in Grafana stays, and may still be
-	// deleted. Absent: any decrypter.
+	// allowedDecrypters are the decrypters that a secure value of this connection
+	// may name: 1 to 64, no two alike, for example [synthetic-monitoring,
+	// k6-cloud]. A secure value that names another one is not written and says
+	// DecrypterNotAllowed; what it owns in Grafana stays, and can still be deleted.
+	// Absent: any decrypter.
 	//
 	// +optional
 	// +listType=atomic
@@ -428,11 +428,11 @@ type ClusterGrafanaConnectionSpec struct {
 	// +kubebuilder:validation:items:XValidation:rule="size(self) <= 63 && self.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",message="must be the name of a decrypter: 1 to 63 letters, digits, '-', '_' and '.', with a letter or digit at each end and no spaces, for example synthetic-monitoring"
 	AllowedDecrypters []string `json:"allowedDecrypters,omitempty"`
 
-	// requireNamePrefix says whether the name in Grafana of a secure value that is
-	// written through this connection must begin with its namespace and a dot, for
-	// example team-a.sm-api-key. A namespace has no dot, so that no two namespaces
-	// can want the same name. One of another name is not written and says
-	// NameNotAllowed; what it holds in Grafana stays, and may still be deleted.
+	// requireNamePrefix says whether the name in Grafana of a secure value of this
+	// connection must begin with its namespace and a dot, for example
+	// team-a.sm-api-key. A namespace has no dot, so no two namespaces can use the
+	// same name. A secure value with another name is not written and says
+	// NameNotAllowed; what it owns in Grafana stays, and can still be deleted.
 	// Defaults to false.
 	//
 	// +optional
@@ -441,7 +441,7 @@ type ClusterGrafanaConnectionSpec struct {
 
 // ClusterGrafanaConnection says how to reach one Grafana, for the
 // GrafanaSecureValues of the namespaces that it allows. Its Secrets are in the
-// namespace of the operator, so that nobody else can read them. Secure values
+// namespace of the operator, where the teams cannot read them. Secure values
 // that name no connection use the ClusterGrafanaConnection called default.
 // Example:
 //
@@ -459,7 +459,7 @@ type ClusterGrafanaConnectionSpec struct {
 // +kubebuilder:subresource:status
 // +kubebuilder:storageversion
 // +kubebuilder:resource:path=clustergrafanaconnections,scope=Cluster,shortName=cgconn,categories=grafana
-// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether the last look at Grafana succeeded"
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether the last check of Grafana succeeded"
 // +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of Ready"
 // +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.spec.url`,description="The address of Grafana"
 // +kubebuilder:printcolumn:name="Grafana Namespace",type=string,JSONPath=`.spec.namespace`,description="The organization or stack in Grafana"
@@ -473,13 +473,13 @@ type ClusterGrafanaConnection struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 
-	// spec is how to reach Grafana, and who may do so.
+	// spec is how to reach Grafana, and which namespaces may use it.
 	//
 	// +required
 	Spec ClusterGrafanaConnectionSpec `json:"spec"`
 
-	// status is what the last look at Grafana found, written by the operator
-	// alone.
+	// status is the result of the last check of Grafana. Only the operator writes
+	// it.
 	//
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1}

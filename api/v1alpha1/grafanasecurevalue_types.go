@@ -22,11 +22,11 @@ type ConnectionKind string
 const (
 	// KindGrafanaConnection is a connection of the object's own namespace.
 	KindGrafanaConnection ConnectionKind = "GrafanaConnection"
-	// KindClusterGrafanaConnection is a connection that namespaces share.
+	// KindClusterGrafanaConnection is a connection that several namespaces share.
 	KindClusterGrafanaConnection ConnectionKind = "ClusterGrafanaConnection"
 )
 
-// DeletionPolicy says what becomes of the secure value in Grafana when this
+// DeletionPolicy says what happens to the secure value in Grafana when this
 // object no longer wants it there.
 //
 // +kubebuilder:validation:Enum=Delete;Retain
@@ -39,8 +39,8 @@ const (
 	DeletionPolicyRetain DeletionPolicy = "Retain"
 )
 
-// DriftPolicy says what becomes of a secure value that somebody else has changed
-// in Grafana.
+// DriftPolicy says what happens to a secure value that another writer has
+// changed in Grafana.
 //
 // +kubebuilder:validation:Enum=Correct;Report
 type DriftPolicy string
@@ -48,12 +48,12 @@ type DriftPolicy string
 const (
 	// DriftPolicyCorrect writes it again.
 	DriftPolicyCorrect DriftPolicy = "Correct"
-	// DriftPolicyReport says so and leaves it alone.
+	// DriftPolicyReport reports it and leaves it alone.
 	DriftPolicyReport DriftPolicy = "Report"
 )
 
-// AdoptionPolicy says what becomes of a secure value that Grafana has already
-// and that is nobody's here.
+// AdoptionPolicy says what happens to a secure value that already exists in
+// Grafana and that no object of this cluster owns.
 //
 // +kubebuilder:validation:Enum=Refuse;Adopt
 type AdoptionPolicy string
@@ -61,7 +61,7 @@ type AdoptionPolicy string
 const (
 	// AdoptionPolicyRefuse leaves it alone.
 	AdoptionPolicyRefuse AdoptionPolicy = "Refuse"
-	// AdoptionPolicyAdopt makes it this object's own, and overwrites its value.
+	// AdoptionPolicyAdopt takes it over, and overwrites its value.
 	AdoptionPolicyAdopt AdoptionPolicy = "Adopt"
 )
 
@@ -86,7 +86,8 @@ type ConnectionReference struct {
 	Name string `json:"name"`
 }
 
-// SecretReference names a Secret. It has no namespace, as a SecretKeyReference.
+// SecretReference names a Secret. It has no namespace, like a
+// SecretKeyReference.
 type SecretReference struct {
 	// name is the metadata.name of the Secret: at most 253 lower-case letters,
 	// digits, '-' and '.', for example grafana-client.
@@ -97,9 +98,9 @@ type SecretReference struct {
 	Name string `json:"name"`
 }
 
-// SecretKeyReference names a key of a Secret. It has no namespace: which
-// namespace the Secret is in follows from the object that names it, so that
-// nobody can read the Secrets of another namespace.
+// SecretKeyReference names a key of a Secret. It has no namespace: the object
+// that names the Secret decides that, so nobody can read the Secrets of another
+// namespace.
 type SecretKeyReference struct {
 	// name is the metadata.name of the Secret: at most 253 lower-case letters,
 	// digits, '-' and '.', for example grafana-token.
@@ -121,11 +122,11 @@ type SecretKeyReference struct {
 // ValueSource says where the value comes from.
 type ValueSource struct {
 	// secretKeyRef names the Secret, in the namespace of this object, and the key
-	// in it that holds the value. The value is sent byte for byte, a newline at
-	// its end included, and must be 1 to 24,576 bytes of UTF-8. A change of the
-	// Secret, or of this reference, reaches Grafana at once. While the Secret or
-	// the key is missing or unusable, Grafana keeps the last good value and Ready
-	// says why.
+	// in it that has the value. The value is sent byte for byte, including a
+	// newline at its end, and must be 1 to 24,576 bytes of UTF-8. A change of the
+	// Secret, or of this reference, is written to Grafana at once. While the Secret
+	// or the key is missing or unusable, Grafana keeps the last good value and
+	// Ready says why.
 	//
 	// +required
 	SecretKeyRef SecretKeyReference `json:"secretKeyRef"`
@@ -136,8 +137,8 @@ type GrafanaSecureValueSpec struct {
 	// connectionRef names the connection through which the value is written: which
 	// Grafana, and with which credentials. Defaults to the
 	// ClusterGrafanaConnection called default. After a change the value is written
-	// through the new connection first, and only then, by deletionPolicy, removed
-	// from where it was.
+	// through the new connection first. Only then is the old value deleted, or
+	// retained by deletionPolicy.
 	//
 	// +optional
 	// +kubebuilder:default={kind: ClusterGrafanaConnection, name: default}
@@ -146,8 +147,8 @@ type GrafanaSecureValueSpec struct {
 	// name is the name of the secure value in Grafana, by which others refer to it
 	// there. Defaults to metadata.name. At most 253 lower-case letters, digits,
 	// '-' and '.', with a letter or digit at each end, for example sm-api-key.
-	// After a change the value is written under the new name first, and only then,
-	// by deletionPolicy, removed under the old one.
+	// After a change the value is written under the new name first. Only then is
+	// the old value deleted, or retained by deletionPolicy.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
@@ -170,7 +171,7 @@ type GrafanaSecureValueSpec struct {
 	// letter or digit at each end. Grafana knows synthetic-monitoring,
 	// provisioning.grafana.app and k6-cloud, adds names over time, and accepts
 	// names that it does not know: a misspelt one syncs and cannot decrypt.
-	// Without decrypters nobody can read the value. The list is replaced as a
+	// Without decrypters no service can read the value. The list is replaced as a
 	// whole; a change is written to Grafana, which makes a new version of the
 	// secure value.
 	//
@@ -188,44 +189,44 @@ type GrafanaSecureValueSpec struct {
 	// +required
 	ValueFrom ValueSource `json:"valueFrom"`
 
-	// deletionPolicy says what becomes of the secure value in Grafana when this
-	// object is deleted, or when its name or connectionRef changes and the old
-	// place is left: Delete deletes it, and this object stays until Grafana has
-	// confirmed it; Retain leaves it as it is. Defaults to Delete. A change takes
-	// effect with the next deletion or move.
+	// deletionPolicy says what happens to the secure value in Grafana when this
+	// object is deleted, or moves away from it by a change of name or
+	// connectionRef: Delete deletes it, and this object stays until Grafana has
+	// confirmed that; Retain leaves it as it is. Where another object of the
+	// namespace takes the value over, neither deletes it. A change is written to
+	// Grafana as a label, which makes a new version of the secure value. Defaults
+	// to Delete.
 	//
 	// +optional
 	// +kubebuilder:default=Delete
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 
-	// adoptionPolicy says what becomes of a secure value that Grafana already has
-	// under the name: Refuse leaves it alone and says AlreadyExists; Adopt makes
-	// it this object's own and overwrites its value. It is about values that
-	// nobody marked, and about those of GrafanaSecureValues of other namespaces
-	// that are gone or have left them. Adopt also takes the value of the object of
-	// this namespace and name in another cluster, which then leaves it alone: so
-	// values move from one cluster to its successor. What an object that is there
-	// holds is never taken, nor what Grafana's own resources or other tools
-	// manage. What an object of this namespace has left is taken over under either
-	// policy. Defaults to Refuse.
+	// adoptionPolicy says what happens to a secure value of that name that already
+	// exists in Grafana without an owner label, or that belongs to the object of
+	// this namespace and name in another cluster: Refuse leaves it alone and says
+	// AlreadyExists; Adopt takes it over and overwrites its value. The object in
+	// the other cluster then leaves it alone. What other objects own, and what
+	// Grafana itself or another tool manages, is never taken over. A value whose
+	// owner in this namespace is gone, or names another target now, is taken over
+	// under either policy. Defaults to Refuse.
 	//
 	// +optional
 	// +kubebuilder:default=Refuse
 	AdoptionPolicy AdoptionPolicy `json:"adoptionPolicy,omitempty"`
 
-	// driftPolicy says what becomes of a secure value that somebody else has changed
-	// in Grafana, overwritten or deleted, which is found by the connection's
-	// resync: Correct writes it again, once, with a Warning event, and after three
-	// times within an hour behaves like Report; Report says Drifted and leaves it
-	// alone. Under either, a changed Secret or spec and the annotation
-	// grafana.securevalues.io/sync-now are written. Defaults to Correct.
+	// driftPolicy says what happens to a secure value that another writer has
+	// changed, overwritten or deleted in Grafana, which the resync of the
+	// connection finds: Correct writes it again, once, with a Warning event, and
+	// after three corrections within an hour behaves like Report; Report says
+	// Drifted and leaves it alone. Under either, a change of the Secret or spec and
+	// a new grafana.securevalues.io/sync-now are written. Defaults to Correct.
 	//
 	// +optional
 	// +kubebuilder:default=Correct
 	DriftPolicy DriftPolicy `json:"driftPolicy,omitempty"`
 
-	// suspend stops the operator for this object, its deletion apart: nothing is
-	// read or written until it is false again, which catches up. Ready keeps its
+	// suspend pauses this object: nothing is read or written, except to delete it,
+	// until suspend is false again. The operator then catches up. Ready keeps its
 	// status and says Suspended. Defaults to false.
 	//
 	// +optional
@@ -244,21 +245,20 @@ type SourceStatus struct {
 	// +required
 	Key string `json:"key"`
 
-	// uid is the UID of the Secret, which tells a recreated Secret from the old
-	// one.
+	// uid is the UID of the Secret. A recreated Secret has another one.
 	//
 	// +required
 	UID types.UID `json:"uid"`
 
-	// resourceVersion is that of the Secret when the value was read from it.
+	// resourceVersion is that of the Secret when its value was read.
 	//
 	// +required
 	ResourceVersion string `json:"resourceVersion"`
 }
 
-// TargetStatus is a place in Grafana that the object holds.
+// TargetStatus is a target in Grafana that the object owns.
 type TargetStatus struct {
-	// connection is the connection through which the place was written.
+	// connection is the connection through which the target was written.
 	//
 	// +required
 	Connection ConnectionReference `json:"connection"`
@@ -274,20 +274,20 @@ type TargetStatus struct {
 	Name string `json:"name"`
 
 	// version is the version that Grafana answered to the operator's last write.
-	// Grafana counts up with each write, so another version there means that
-	// somebody else wrote.
+	// Grafana increments it with each write, so a different version there means
+	// another writer.
 	//
 	// +optional
 	Version int64 `json:"version,omitempty"`
 
 	// createdAt is when Grafana created the secure value. Another time there means
-	// that it was deleted and created anew.
+	// that it was deleted and recreated.
 	//
 	// +optional
 	CreatedAt *metav1.Time `json:"createdAt,omitempty"`
 
-	// generation is the metadata.generation of this object whose spec was written
-	// to Grafana last, or found there.
+	// generation is the metadata.generation whose spec was last written to Grafana,
+	// or found there.
 	//
 	// +optional
 	Generation int64 `json:"generation,omitempty"`
@@ -299,9 +299,9 @@ type TargetStatus struct {
 	// +optional
 	Source *SourceStatus `json:"source,omitempty"`
 
-	// fingerprint is a keyed hash of the value in Grafana, by which the operator
-	// sees that a changed Secret still holds the same value. Without the
-	// operator's key nothing can be learnt from it.
+	// fingerprint is a keyed hash of the value in Grafana. It shows the operator
+	// that a changed Secret still has the same value. Without the operator's key
+	// nothing can be learnt from it.
 	//
 	// +optional
 	Fingerprint string `json:"fingerprint,omitempty"`
@@ -314,17 +314,17 @@ type TargetStatus struct {
 
 // GrafanaSecureValueStatus is the observed state of a GrafanaSecureValue.
 type GrafanaSecureValueStatus struct {
-	// observedGeneration is the metadata.generation that the conditions speak of;
-	// -1 before the operator's first look. Believe the conditions only if it
+	// observedGeneration is the metadata.generation that the conditions describe;
+	// -1 before the first reconcile. The conditions are up to date only if it
 	// equals metadata.generation.
 	//
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Ready, always present after the first look: its reason is a
-	// word from a documented list, its message says what to do next. Beside it
-	// there is Reconciling while work goes on or will go on by itself, or Stalled
-	// while a person has to act; never both.
+	// conditions has Ready after the first reconcile: its reason is a word from a
+	// documented list, and its message says what to do next. It also has
+	// Reconciling while the operator retries or waits for something that it
+	// watches, or Stalled while a person has to act; never both.
 	//
 	// +optional
 	// +listType=map
@@ -332,29 +332,30 @@ type GrafanaSecureValueStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// targets are the places in Grafana that this object holds. The first is the
-	// place that spec names, once it is held; others are places of the past that
-	// are still to be removed.
+	// targets are the targets in Grafana that this object owns. The first is the
+	// one that spec names, once it was written; the others are old ones that are
+	// not released yet.
 	//
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
 	Targets []TargetStatus `json:"targets,omitempty"`
 
-	// lastSyncNow is the annotation grafana.securevalues.io/sync-now that was
-	// answered last: the value was written to Grafana since it had that content.
+	// lastSyncNow is the content of the annotation
+	// grafana.securevalues.io/sync-now that was last answered by a write to
+	// Grafana.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	LastSyncNow string `json:"lastSyncNow,omitempty"`
 }
 
-// MaxTargets is the most places that status.targets can hold.
+// MaxTargets is the most targets that an object can own or have pending.
 const MaxTargets = 16
 
 // GrafanaSecureValue keeps a secure value of Grafana's Secrets Management API
-// in step with one key of a Secret: it is created, updated and deleted in
-// Grafana as the Secret and this object change. Example:
+// in sync with one key of a Secret: the operator creates, updates and deletes it
+// in Grafana as the Secret and this object change. Example:
 //
 //	apiVersion: grafana.securevalues.io/v1alpha1
 //	kind: GrafanaSecureValue
@@ -387,12 +388,12 @@ type GrafanaSecureValue struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 
-	// spec is what should be in Grafana.
+	// spec is the desired state of the secure value in Grafana.
 	//
 	// +required
 	Spec GrafanaSecureValueSpec `json:"spec"`
 
-	// status is what is known to be in Grafana, written by the operator alone.
+	// status is what is known to be in Grafana. Only the operator writes it.
 	//
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1}

@@ -4,15 +4,14 @@ package v1alpha1
 const GroupName = "grafana.securevalues.io"
 
 const (
-	// Finalizer keeps an object until nothing of it is left in Grafana.
+	// Finalizer keeps a GrafanaSecureValue until it owns nothing in Grafana, and a connection until no object needs it.
 	Finalizer = GroupName + "/finalizer"
 
-	// AnnotationIntent on a GrafanaSecureValue is the place that the operator is about to write to, so that a crash between
-	// the write and the status that tells of it leaves a trace. It also names the object, if any, from which the value there
-	// was inherited. It is the operator's own and not to be edited.
-	AnnotationIntent = GroupName + "/intent"
+	// AnnotationPendingTargets on a GrafanaSecureValue lists the targets that the operator is about to write, so that a crash between a
+	// write and the status that records it leaves no orphan. It belongs to the operator and must not be edited.
+	AnnotationPendingTargets = GroupName + "/pending-targets"
 
-	// AnnotationSyncNow on a GrafanaSecureValue has the value written again, once for each new content, even if nothing
-	// changed. status.lastSyncNow tells which content was answered.
+	// AnnotationSyncNow on a GrafanaSecureValue requests one more write for each new content, even if nothing changed.
+	// status.lastSyncNow has the content that was last answered.
 	AnnotationSyncNow = GroupName + "/sync-now"
 )

@@ -19,7 +19,7 @@ var grafanaNamespaces = map[string]string{
 }
 
 // TestNoReferenceHasANamespace walks all that a user may write, and all that the operator writes: with a namespace in a reference, whoever
-// may write the object could have the operator read, with its rights, what belongs to somebody else.
+// may write the object could have the operator read, with its rights, what belongs to another tenant.
 func TestNoReferenceHasANamespace(t *testing.T) {
 	seen := map[string]bool{}
 	visited := map[reflect.Type]bool{}

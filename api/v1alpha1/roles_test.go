@@ -9,7 +9,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-func TestRolesForPeople(t *testing.T) {
+func TestUserRoles(t *testing.T) {
 	const aggregate = "rbac.authorization.k8s.io/aggregate-to-"
 	given := map[string]string{
 		"grafanasecurevalue-viewer-role": "view",

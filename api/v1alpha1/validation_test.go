@@ -74,7 +74,7 @@ func decrypters(count int) []any {
 	return list
 }
 
-// complaints are the causes of a refusal, without the remark that the API server adds where the schema alone refuses.
+// complaints are the causes of a refusal, without the note that the API server adds where the schema alone refuses.
 func complaints(err error) []metav1.StatusCause {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) || status.Status().Details == nil {

@@ -166,8 +166,8 @@ func (in *ConnectionStatus) DeepCopyInto(out *ConnectionStatus) {
 		*out = new(int32)
 		**out = **in
 	}
-	if in.UnownedValues != nil {
-		in, out := &in.UnownedValues, &out.UnownedValues
+	if in.OrphanedValues != nil {
+		in, out := &in.OrphanedValues, &out.OrphanedValues
 		*out = new(int32)
 		**out = **in
 	}

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// watch tells how far a long task is until stop is called: each second in one line at a terminal, and elsewhere with a line
-// each 15 seconds. A task of less than a second is not worth a word.
+// watch reports the progress of a long task until stop is called: each second in one line at a terminal, and elsewhere with a line
+// each 15 seconds. A task of less than a second is not reported.
 func watch(state func() string) (stop func()) {
 	started := time.Now()
 	status := func() string {

@@ -1,20 +1,32 @@
 // Package fingerprint recognises a value without keeping it.
 //
-// A fingerprint is HMAC-SHA256 under a random key of the installation. It is bound to the object and the place that it was
+// A fingerprint is HMAC-SHA256 under a random key of the installation. It is bound to the object and the target that it was
 // made for, so that two objects with the same value show different ones, and nobody can use one object to test a guess about
 // another's value.
 package fingerprint
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
+	"sync/atomic"
+	"time"
 
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/parts"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // KeySize is the size of a key in bytes.
@@ -54,12 +66,12 @@ func (k Key) Bytes() []byte { return k.secret() }
 // Format keeps the key out of anything that is printed.
 func (k Key) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "[fingerprint key %s]", k.id) }
 
-// Of returns the fingerprint of value for the given subject: the object's UID and the parts of its place. Subjects of other
+// Of returns the fingerprint of value for the given subject: the object's UID and the parts of its target. Subjects of other
 // parts never share a fingerprint, since each part is written with its length.
 func (k Key) Of(value []byte, subject ...string) string {
 	mac := hmac.New(sha256.New, k.secret())
-	parts.Write(mac, subject...)
-	parts.Write(mac, string(value))
+	WriteParts(mac, subject...)
+	WriteParts(mac, string(value))
 	return strings.Join([]string{version, k.id, base64.RawURLEncoding.EncodeToString(mac.Sum(nil))}, ":")
 }
 
@@ -68,9 +80,144 @@ func Equal(a, b string) bool {
 	return a != "" && hmac.Equal([]byte(a), []byte(b))
 }
 
-// keyID names a key without telling it.
+// keyID identifies a key without revealing it.
 func keyID(secret [KeySize]byte) string {
 	h := sha256.New()
-	parts.Write(h, "grafana-secure-value-operator fingerprint key id", string(secret[:]))
+	WriteParts(h, "grafana-secure-value-operator fingerprint key id", string(secret[:]))
 	return hex.EncodeToString(h.Sum(nil)[:4])
+}
+
+// WriteParts writes each part with its length before it, so that no two different lists of parts make the same bytes. The writer must
+// not fail, as a hash does not.
+func WriteParts(w io.Writer, parts ...string) {
+	for _, part := range parts {
+		_ = binary.Write(w, binary.BigEndian, uint64(len(part)))
+		_, _ = io.WriteString(w, part)
+	}
+}
+
+// +kubebuilder:rbac:groups="",namespace=system,resources=secrets,verbs=create
+// +kubebuilder:rbac:groups="",namespace=system,resources=secrets,resourceNames=grafana-secure-value-operator-fingerprint,verbs=get
+
+const (
+	// SecretName is the name of the Secret that holds the key, in the operator's namespace.
+	SecretName = "grafana-secure-value-operator-fingerprint"
+	// SecretType is the type of that Secret. No connection may read a Secret of this type.
+	SecretType corev1.SecretType = "grafana.securevalues.io/fingerprint-key"
+
+	dataKey     = "key"
+	retryPeriod = time.Second
+)
+
+// errNotAKey says that the Secret is there and does not hold a key: only a person can decide what to do.
+var errNotAKey = errors.New("no fingerprint key")
+
+// Store holds the key of this installation. It reads it from the Secret when it is started, or makes it there once.
+//
+// It is a manager.Runnable of the leader alone, so that one process at a time makes a key.
+type Store struct {
+	reader    client.Reader
+	writer    client.Writer
+	namespace string
+
+	loaded  chan struct{} // closed once key is set
+	key     Key
+	failure atomic.Pointer[string] // why there is no key yet, once a try has failed
+}
+
+// ErrNotLoaded says that the key is not there yet. It is looked for again and again.
+var ErrNotLoaded = errors.New("the fingerprint key is not available yet")
+
+// NewStore returns a store whose Secret lives in the given namespace. The reader must read it live.
+func NewStore(reader client.Reader, writer client.Writer, namespace string) *Store {
+	return &Store{reader: reader, writer: writer, namespace: namespace, loaded: make(chan struct{})}
+}
+
+// Start reads or makes the key, as often as it takes. It ends with an error if the Secret is there and is not ours.
+func (s *Store) Start(ctx context.Context) error {
+	log := logf.FromContext(ctx).WithName("fingerprint")
+	err := wait.PollUntilContextCancel(ctx, retryPeriod, true, func(ctx context.Context) (bool, error) {
+		key, err := s.load(ctx)
+		if errors.Is(err, errNotAKey) {
+			return false, err
+		}
+		if err != nil { // the API server is away, or refuses what it may grant later
+			failure := s.explain(err)
+			if old := s.failure.Swap(&failure); old == nil || *old != failure {
+				log.Info("No secure value is written before the fingerprint key is there: " + failure)
+			}
+			return false, nil
+		}
+		s.key = key
+		s.failure.Store(nil)
+		close(s.loaded)
+		return true, nil
+	})
+	if errors.Is(err, context.Canceled) { // stopped before the key was there
+		return nil
+	}
+	return err
+}
+
+// keyTimeout is how long Key waits: long enough for the start of a process, too short to block its workers.
+const keyTimeout = time.Second
+
+// Key returns the key. Where it is not there within a second, the error is ErrNotLoaded.
+func (s *Store) Key(ctx context.Context) (Key, error) {
+	select {
+	case <-s.loaded:
+		return s.key, nil
+	case <-time.After(keyTimeout):
+		return Key{}, ErrNotLoaded
+	case <-ctx.Done():
+		return Key{}, ctx.Err()
+	}
+}
+
+// Check fails while the key is looked for and not there. It is a healthz.Checker.
+func (s *Store) Check(*http.Request) error {
+	if failure := s.failure.Load(); failure != nil {
+		return errors.New(*failure)
+	}
+	return nil
+}
+
+// explain says what to do next.
+func (s *Store) explain(err error) string {
+	switch {
+	case apierrors.IsNotFound(err):
+		return fmt.Sprintf("namespace %q does not exist: create it, or name the one that the operator runs in by --operator-namespace", s.namespace)
+	case apierrors.IsForbidden(err):
+		return fmt.Sprintf("grant get and create on Secret %s in namespace %q to the ServiceAccount of the operator, as the Role of the installation does", SecretName, s.namespace)
+	default:
+		return err.Error()
+	}
+}
+
+// load returns the key that the Secret holds, and makes the Secret if it is not there.
+func (s *Store) load(ctx context.Context) (Key, error) {
+	secret := &corev1.Secret{}
+	name := client.ObjectKey{Namespace: s.namespace, Name: SecretName}
+	err := s.reader.Get(ctx, name, secret)
+	if apierrors.IsNotFound(err) {
+		secret, err = s.create(ctx)
+	}
+	if err != nil {
+		return Key{}, fmt.Errorf("fingerprint key: %w", err)
+	}
+	key, err := ParseKey(secret.Data[dataKey])
+	if err != nil || secret.Type != SecretType {
+		return Key{}, fmt.Errorf("%w: Secret %s must be of type %s with %d bytes under %q; restore it from a backup, or delete it to have a new one made", errNotAKey, name, SecretType, KeySize, dataKey)
+	}
+	return key, nil
+}
+
+func (s *Store) create(ctx context.Context) (*corev1.Secret, error) {
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: SecretName},
+		Type:       SecretType,
+		Immutable:  new(true),
+		Data:       map[string][]byte{dataKey: NewKey().Bytes()},
+	}
+	return secret, s.writer.Create(ctx, secret)
 }

@@ -29,13 +29,13 @@ func TestFingerprintTellsValuesAndSubjectsApart(t *testing.T) {
 	key := testKey(t)
 	seen := map[string]string{}
 	for name, fp := range map[string]string{
-		"plain":                   key.Of([]byte("value"), "uid", "place"),
-		"another value":           key.Of([]byte("valuf"), "uid", "place"),
-		"another object":          key.Of([]byte("value"), "uie", "place"),
+		"plain":                   key.Of([]byte("value"), "uid", "target"),
+		"another value":           key.Of([]byte("valuf"), "uid", "target"),
+		"another object":          key.Of([]byte("value"), "uie", "target"),
 		"parts cut elsewhere":     key.Of([]byte("value"), "uidp", "lace"),
 		"value begins in subject": key.Of([]byte("evalue"), "uid", "plac"),
-		"fewer parts":             key.Of([]byte("value"), "uidplace"),
-		"another key":             NewKey().Of([]byte("value"), "uid", "place"),
+		"fewer parts":             key.Of([]byte("value"), "uidtarget"),
+		"another key":             NewKey().Of([]byte("value"), "uid", "target"),
 	} {
 		if other, dup := seen[fp]; dup {
 			t.Errorf("%s and %s share a fingerprint", name, other)

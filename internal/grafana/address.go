@@ -30,7 +30,7 @@ func checkHost(u *url.URL) error {
 		case ip.Zone() != "":
 			return errors.New("the address must not have a zone")
 		case ip.Is4In6():
-			return errors.New("an IPv4 address must be written as four decimal numbers, as 10.0.0.5")
+			return errors.New("an IPv4 address must be written as four decimal numbers, for example 10.0.0.5")
 		}
 		return nil
 	}
@@ -40,7 +40,7 @@ func checkHost(u *url.URL) error {
 	}
 	if numberPattern.MatchString(name[strings.LastIndex(name, ".")+1:]) {
 		if _, err := netip.ParseAddr(host); err != nil { // it takes neither a zero at the beginning of a number, nor a dot at the end
-			return errors.New("an IPv4 address must be written as four decimal numbers, as 10.0.0.5")
+			return errors.New("an IPv4 address must be written as four decimal numbers, for example 10.0.0.5")
 		}
 	}
 	return nil

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// The dialer is told addresses as the network library writes them, zones included.
+// The dialer gets addresses as the network library writes them, zones included.
 func TestControlSeesTheAddress(t *testing.T) {
 	for address, want := range map[string]error{
 		"10.0.0.5:3000":                       nil,
@@ -79,7 +79,7 @@ func TestProxyAddress(t *testing.T) {
 	}
 }
 
-// What a name leads to, and what does not answer, is not the same wherever the tests run: so these errors are made.
+// What a name resolves to, and what does not answer, depends on the machine, so these errors are constructed.
 func TestCauseOf(t *testing.T) {
 	dial := func(err error) error { return &net.OpError{Op: "dial", Net: "tcp", Err: err} }
 	for name, row := range map[string]struct{ err, want error }{

@@ -76,7 +76,7 @@ func TestLoopbackIsRefusedWhereItIsNotAllowed(t *testing.T) {
 		cfg.AllowLoopback = false
 		c, err := grafana.New(cfg)
 		if err == nil { // a name is not resolved before it is called
-			_, err = list(t.Context(), c, "")
+			_, err = list(t.Context(), c)
 		}
 		expectOnly(t, err, grafana.ErrAddress)
 	}
@@ -152,7 +152,7 @@ func addresses(list ...string) []netip.Addr {
 	return parsed
 }
 
-// rebound is the stand-in under a name, and a client of it.
+// rebound is the fake Grafana under a name, and a client of it.
 func rebound(t *testing.T, name string) (*grafanatest.Server, *grafana.Client) {
 	t.Helper()
 	server := grafanatest.New()
@@ -169,13 +169,13 @@ func TestNameThatLeadsElsewhereTheSecondTime(t *testing.T) {
 		return addresses("127.0.0.1")
 	})
 	server, c := rebound(t, "rebound.test.")
-	if _, err := list(t.Context(), c, ""); err != nil {
+	if _, err := list(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 	c.CloseIdleConnections()
 	_, err := c.Create(t.Context(), secureValue())
 	expectOnly(t, err, grafana.ErrAddress)
-	if _, err := list(t.Context(), c, ""); err != nil {
+	if _, err := list(t.Context(), c); err != nil {
 		t.Errorf("after the name is right again: %v", err)
 	}
 	if calls := server.Calls(); len(calls) != 2 {
@@ -208,7 +208,7 @@ func TestNamesThatLeadToARefusedAddress(t *testing.T) {
 func TestARefusedAddressAmongOthersIsPassedOver(t *testing.T) {
 	resolve(t, func(string, int) []netip.Addr { return addresses("169.254.169.254", "127.0.0.1") })
 	_, c := rebound(t, "both.test.")
-	if _, err := list(t.Context(), c, ""); err != nil {
+	if _, err := list(t.Context(), c); err != nil {
 		t.Error(err)
 	}
 }
@@ -258,7 +258,7 @@ func callThroughProxy(t *testing.T) {
 		cfg.CAData, cfg.ServerName, cfg.AllowLoopback = ca, "example.com", false
 		return cfg
 	}
-	if _, err := list(t.Context(), newClient(t, secure("https://grafana.test")), ""); err != nil {
+	if _, err := list(t.Context(), newClient(t, secure("https://grafana.test"))); err != nil {
 		t.Errorf("over https: %v", err)
 	}
 	for url, want := range map[string]error{

@@ -5,20 +5,18 @@
 package grafana
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 )
 
@@ -43,11 +41,11 @@ type Config struct {
 	URL string
 	// Namespace is Grafana's: default, org-<id> or stacks-<id>.
 	Namespace string
-	// APIVersion is the version of secret.grafana.app, as v1beta1.
+	// APIVersion is the version of secret.grafana.app, for example v1beta1.
 	APIVersion string
 	// Token is that of a service account.
 	Token Token
-	// AllowLoopback lets URL lead to this host itself. Link-local addresses, those of metadata services and others where no
+	// AllowLoopback lets URL name, or resolve to, this host itself. Link-local addresses, those of metadata services and others where no
 	// Grafana can be are refused in any case.
 	AllowLoopback bool
 	// CAData are the certificates (PEM) to trust; nil: those of the system.
@@ -62,7 +60,7 @@ type Config struct {
 	Timeout time.Duration
 	// UserAgent is sent with each request.
 	UserAgent string
-	// Observe, if set, is told of each request: its operation (create, get, list, update or delete), the HTTP code, which is 0 without an
+	// Observe, if set, is called for each request: its operation (create, get, list, update or delete), the HTTP code, which is 0 without an
 	// answer, and how long it took.
 	Observe func(operation string, code int, took time.Duration)
 }
@@ -129,7 +127,7 @@ func tlsConfigOf(cfg Config) (*tls.Config, error) {
 	c := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		ServerName:         cfg.ServerName,
-		InsecureSkipVerify: cfg.InsecureSkipVerify, //nolint:gosec // whoever configures the client must have been asked
+		InsecureSkipVerify: cfg.InsecureSkipVerify, // whoever configures the client must have been asked
 	}
 	if cfg.CAData != nil {
 		c.RootCAs = x509.NewCertPool()
@@ -186,10 +184,11 @@ func (c *Client) Update(ctx context.Context, sv *SecureValue) (*SecureValue, err
 }
 
 func (c *Client) write(ctx context.Context, op operation, method string, u *url.URL, sv *SecureValue) (*SecureValue, error) {
-	if err := sv.validate(); err != nil {
-		return nil, &Error{Op: string(op), Name: sv.Name, kind: ErrInvalid, cause: err}
+	err := sv.Value.Validate() // what the server would mangle
+	var body []byte
+	if err == nil {
+		body, err = encode(sv, c.cfg.APIVersion, c.cfg.Namespace)
 	}
-	body, err := encode(sv, c.cfg.APIVersion, c.cfg.Namespace)
 	if err != nil {
 		return nil, &Error{Op: string(op), Name: sv.Name, kind: ErrInvalid, cause: err}
 	}
@@ -214,27 +213,24 @@ func (c *Client) one(ctx context.Context, op operation, method string, u *url.UR
 	return answer, err
 }
 
-// List has see called with each secure value of the namespace that matches the label selector, or with all of them if it is empty, with
-// those labels and annotations that have one of the keys. Where it returns an error, what was seen until then means nothing. Values that
-// the token may not read are left out by the server without a word. No more is held in memory than one value at a time.
-func (c *Client) List(ctx context.Context, labelSelector string, see func(Listed), keys ...string) error {
+// List visits each secure value of the namespace that matches the label selector, or all of them if it is empty, one at a time, so that no
+// more than one need be in memory. What was visited before an error means nothing. The server leaves out, without a word, what the token may
+// not read.
+func (c *Client) List(ctx context.Context, labelSelector string, visit func(*SecureValue)) error {
 	u := *c.collection
 	if labelSelector != "" {
 		u.RawQuery = url.Values{"labelSelector": {labelSelector}}.Encode()
 	}
 	return c.do(ctx, opList, http.MethodGet, &u, "", nil, func(r io.Reader) error {
-		return decodeList(io.LimitReader(r, maxListBytes), see, keys)
+		return decodeList(io.LimitReader(r, maxListBytes), visit)
 	})
 }
 
-// Delete deletes a secure value. ErrNotFound says that there is none.
+// Delete deletes a secure value. ErrNotFound says that there is none. Only that of a later Get proves that the value is gone.
 func (c *Client) Delete(ctx context.Context, name string) error {
 	return c.do(ctx, opDelete, http.MethodDelete, c.item(name), name, nil, func(r io.Reader) error {
-		content, err := readAll(r, maxObjectBytes)
-		if err != nil {
-			return err
-		}
-		return decodeDeleted(content, name)
+		_, err := readAll(r, maxObjectBytes)
+		return err
 	})
 }
 
@@ -249,7 +245,7 @@ func (c *Client) item(name string) *url.URL {
 	return &u
 }
 
-// do makes one call, once, and clears its body. A success is read by decode, and one that it does not understand is
+// do makes one call, once. A success is read by decode, and one that it does not understand is
 // ErrInvalidResponse.
 func (c *Client) do(
 	ctx context.Context, op operation, method string, u *url.URL, name string, body []byte, decode func(io.Reader) error,
@@ -261,7 +257,7 @@ func (c *Client) do(
 		e.Op, e.Name = string(op), name
 		return e
 	}
-	if op != opList && (name == "" || name == "." || name == "..") { // they would lead to the collection, or above it
+	if op != opList && (name == "" || name == "." || name == "..") { // the path would be that of the collection, or above it
 		return fail(&Error{kind: ErrInvalid})
 	}
 	req, err := c.request(ctx, method, u, body)
@@ -280,7 +276,7 @@ func (c *Client) do(
 	code = resp.StatusCode
 
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		content, _ := io.ReadAll(io.LimitReader(resp.Body, maxObjectBytes)) // the code alone tells enough
+		content, _ := io.ReadAll(io.LimitReader(resp.Body, maxObjectBytes)) // the code alone is enough
 		return fail(failure(resp.StatusCode, resp.Header, content, name, time.Now()))
 	}
 	tracked := &trackingReader{r: resp.Body}
@@ -300,94 +296,15 @@ func (c *Client) request(ctx context.Context, method string, u *url.URL, body []
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Authorization", "Bearer "+string(c.cfg.Token.content.reveal()))
+	req.Header.Set("Authorization", "Bearer "+string(c.cfg.Token.reveal()))
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
 	if body != nil {
 		// There is no GetBody, so the transport cannot send a write a second time by itself.
-		req.Body, req.ContentLength = &requestBody{content: body}, int64(len(body))
+		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		req.Header.Set("Content-Type", "application/json")
 	}
 	return req, nil
-}
-
-// requestBody is cleared when the transport closes it, which can be after the call has returned: until then it may be read.
-type requestBody struct {
-	mu      sync.Mutex
-	content []byte
-	read    int
-}
-
-func (b *requestBody) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.read == len(b.content) {
-		return 0, io.EOF
-	}
-	n := copy(p, b.content[b.read:])
-	b.read += n
-	return n, nil
-}
-
-func (b *requestBody) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	clear(b.content)
-	b.content, b.read = nil, 0
-	return nil
-}
-
-// transportError says why there was no answer, or no whole one.
-func transportError(ctx context.Context, err error) *Error {
-	e := &Error{kind: ErrUnreachable}
-	if errors.Is(err, ErrAddress) {
-		e.kind = ErrAddress
-		return e
-	}
-	if ctx.Err() != nil {
-		e.cause = ctx.Err()
-		return e
-	}
-	if isTLS(err) {
-		e.kind = ErrTLS
-		return e
-	}
-	e.cause = causeOf(err)
-	return e
-}
-
-// causeOf says why there was no connection, in our own words; nil is not known.
-func causeOf(err error) error {
-	var (
-		operation *net.OpError
-		name      *net.DNSError
-		bounded   net.Error
-	)
-	switch {
-	case errors.As(err, &operation) && operation.Op == "proxyconnect": // as http.Transport names it
-		return ErrProxyUnreachable
-	case errors.As(err, &name):
-		return ErrUnresolved
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return ErrConnectionRefused
-	case errors.As(err, &bounded) && bounded.Timeout():
-		return ErrConnectTimeout
-	default:
-		return nil
-	}
-}
-
-// isTLS reports whether an error is one of TLS. Those have no type in common: there are two for certificates and for what is
-// not TLS at all, alerts are known by the operation, and the rest by how their text begins.
-func isTLS(err error) bool {
-	var (
-		record       tls.RecordHeaderError
-		verification *tls.CertificateVerificationError
-		operation    *net.OpError
-	)
-	return errors.As(err, &record) || errors.As(err, &verification) ||
-		errors.As(err, &operation) && (operation.Op == "remote error" || operation.Op == "local error") ||
-		strings.HasPrefix(err.Error(), "tls: ")
 }
 
 // trackingReader remembers why a body could not be read.

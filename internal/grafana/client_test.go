@@ -52,15 +52,15 @@ func secureValue() *grafana.SecureValue {
 
 // endpoints are the five calls, each about secure value "db" where it is about one.
 // list returns what is listed.
-func list(ctx context.Context, c *grafana.Client, selector string, keys ...string) (values []grafana.Listed, err error) {
-	err = c.List(ctx, selector, func(v grafana.Listed) { values = append(values, v) }, keys...)
+func list(ctx context.Context, c *grafana.Client) (values []*grafana.SecureValue, err error) {
+	err = c.List(ctx, "", func(sv *grafana.SecureValue) { values = append(values, sv) })
 	return values, err
 }
 
 var endpoints = map[string]func(context.Context, *grafana.Client) error{
 	"create": func(ctx context.Context, c *grafana.Client) error { _, err := c.Create(ctx, secureValue()); return err },
 	"get":    func(ctx context.Context, c *grafana.Client) error { _, err := c.Get(ctx, "db"); return err },
-	"list":   func(ctx context.Context, c *grafana.Client) error { _, err := list(ctx, c, ""); return err },
+	"list":   func(ctx context.Context, c *grafana.Client) error { _, err := list(ctx, c); return err },
 	"update": func(ctx context.Context, c *grafana.Client) error { _, err := c.Update(ctx, secureValue()); return err },
 	"delete": func(ctx context.Context, c *grafana.Client) error { return c.Delete(ctx, "db") },
 }
@@ -164,6 +164,10 @@ func TestAnswers(t *testing.T) {
 			if row.endpoints != "" && !strings.Contains(row.endpoints, endpoint) {
 				continue
 			}
+			want := row.want
+			if endpoint == "delete" && row.code < 300 && name != "huge body" {
+				want = nil // it is no proof, and not read
+			}
 			t.Run(name+"/"+endpoint, func(t *testing.T) {
 				var calls atomic.Int32
 				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -176,11 +180,11 @@ func TestAnswers(t *testing.T) {
 				defer server.Close()
 
 				err := call(t.Context(), newClient(t, config(server.URL)))
-				expectOnly(t, err, row.want)
-				if row.want == nil && err != nil {
+				expectOnly(t, err, want)
+				if want == nil && err != nil {
 					t.Errorf("error = %v", err)
 				}
-				if e, ok := errors.AsType[*grafana.Error](err); row.want != nil && (!ok || e.StatusCode != row.code || e.Op != endpoint) {
+				if e, ok := errors.AsType[*grafana.Error](err); want != nil && (!ok || e.StatusCode != row.code || e.Op != endpoint) {
 					t.Errorf("error = %#v, want code %d and op %s", e, row.code, endpoint)
 				}
 				if calls.Load() != 1 {
@@ -309,7 +313,7 @@ func TestTLS(t *testing.T) {
 				cfg.URL = row.url
 			}
 			cfg.CAData, cfg.ServerName = row.ca, row.serverName
-			_, err := list(t.Context(), newClient(t, cfg), "")
+			_, err := list(t.Context(), newClient(t, cfg))
 			if row.want == nil && err != nil {
 				t.Fatal(err)
 			}
@@ -333,11 +337,11 @@ func TestCertificateThatIsNotChecked(t *testing.T) {
 	running := started(t, server.StartTLS)
 	cfg := config(running.URL)
 	cfg.InsecureSkipVerify, cfg.ServerName = true, "other.test"
-	if _, err := list(t.Context(), newClient(t, cfg), ""); err != nil {
+	if _, err := list(t.Context(), newClient(t, cfg)); err != nil {
 		t.Error(err)
 	}
 	cfg.URL = tlsServer(t, &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10})
-	_, err := list(t.Context(), newClient(t, cfg), "")
+	_, err := list(t.Context(), newClient(t, cfg))
 	expectOnly(t, err, grafana.ErrTLS)
 }
 
@@ -377,7 +381,7 @@ func TestClientCertificate(t *testing.T) {
 			}
 			if err == nil {
 				t.Cleanup(c.CloseIdleConnections)
-				_, err = list(t.Context(), c, "")
+				_, err = list(t.Context(), c)
 			}
 			if row.want == nil && err != nil {
 				t.Fatal(err)
@@ -444,7 +448,7 @@ func TestRequests(t *testing.T) {
 		t.Errorf("headers = %v", got.Header)
 	}
 	c := newClient(t, config(server.URL))
-	_, _ = list(t.Context(), c, "a=b,c in (d)")
+	_ = c.List(t.Context(), "a=b,c in (d)", func(*grafana.SecureValue) {})
 	if got.URL.Query().Get("labelSelector") != "a=b,c in (d)" {
 		t.Errorf("LIST %s", got.URL)
 	}
@@ -495,14 +499,10 @@ func TestNothingBadIsSent(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { calls.Add(1) }))
 	t.Cleanup(server.Close)
 	c := newClient(t, config(server.URL))
-	many := make([]string, 65)
 	for name, change := range map[string]func(*grafana.SecureValue){
-		"empty value":    func(sv *grafana.SecureValue) { sv.Value = grafana.Value{} },
-		"24,577 bytes":   func(sv *grafana.SecureValue) { sv.Value = grafana.NewValue(make([]byte, 24577)) },
-		"not UTF-8":      func(sv *grafana.SecureValue) { sv.Value = grafana.NewValue([]byte(canary + "\xff")) },
-		"no description": func(sv *grafana.SecureValue) { sv.Description = "" },
-		"26 characters":  func(sv *grafana.SecureValue) { sv.Description = strings.Repeat("é", 26) },
-		"65 decrypters":  func(sv *grafana.SecureValue) { sv.Decrypters = many },
+		"empty value":  func(sv *grafana.SecureValue) { sv.Value = grafana.Value{} },
+		"24,577 bytes": func(sv *grafana.SecureValue) { sv.Value = grafana.NewValue(make([]byte, 24577)) },
+		"not UTF-8":    func(sv *grafana.SecureValue) { sv.Value = grafana.NewValue([]byte(canary + "\xff")) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			sv := secureValue()
@@ -563,8 +563,8 @@ func TestActions(t *testing.T) {
 
 func TestRetryAfter(t *testing.T) {
 	for header, want := range map[string]time.Duration{
-		"": 0, "7": 7 * time.Second, " 7 ": 7 * time.Second, "-1": 0, "soon": 0, "99999999": time.Hour, "18446744073709551615": time.Hour,
-		"99999999999999999999999": 0, time.Now().Add(48 * time.Hour).UTC().Format(http.TimeFormat): time.Hour,
+		"": 0, "7": 7 * time.Second, " 7 ": 7 * time.Second, "-1": 0, "soon": 0, "99999999": 15 * time.Minute, "18446744073709551615": 15 * time.Minute,
+		"99999999999999999999999": 0, time.Now().Add(48 * time.Hour).UTC().Format(http.TimeFormat): 15 * time.Minute,
 		time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat): 0,
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

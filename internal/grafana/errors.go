@@ -1,13 +1,17 @@
 package grafana
 
 import (
+	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -69,7 +73,7 @@ var (
 )
 
 // maxRetryAfter bounds how long a server can make its clients wait.
-const maxRetryAfter = time.Hour
+const maxRetryAfter = 15 * time.Minute
 
 // operation is one of the five calls.
 type operation string
@@ -89,7 +93,7 @@ type Error struct {
 	Name       string        // of the secure value; empty for list
 	StatusCode int           // 0 where there was no answer
 	Fields     []string      // that the server finds invalid, if it is ErrInvalid
-	RetryAfter time.Duration // that the server asks for; 0 where it does not, at most an hour
+	RetryAfter time.Duration // that the server asks for; 0 where it does not, at most 15 minutes
 
 	kind  error // one of the sentinels
 	cause error // of this side; may be nil. It is never printed: it may hold the server's words
@@ -139,7 +143,7 @@ func (e *Error) Action() string {
 	return "secret.securevalues:" + action
 }
 
-// wireFailure is what a Status of the API tells of a failure, as far as it is used.
+// wireFailure is the part of a Status of the API that is used.
 type wireFailure struct {
 	Kind    string `json:"kind"`
 	Reason  string `json:"reason"`
@@ -244,4 +248,52 @@ func parseRetryAfter(s string, now time.Time) time.Duration {
 		return min(max(at.Sub(now), 0), maxRetryAfter)
 	}
 	return 0
+}
+
+// transportError says why there was no answer, or no whole one.
+func transportError(ctx context.Context, err error) *Error {
+	switch {
+	case errors.Is(err, ErrAddress):
+		return &Error{kind: ErrAddress}
+	case ctx.Err() != nil:
+		return &Error{kind: ErrUnreachable, cause: ctx.Err()}
+	case isTLS(err):
+		return &Error{kind: ErrTLS}
+	default:
+		return &Error{kind: ErrUnreachable, cause: causeOf(err)}
+	}
+}
+
+// causeOf says why there was no connection, in our own words; nil is not known.
+func causeOf(err error) error {
+	var (
+		operation *net.OpError
+		name      *net.DNSError
+		bounded   net.Error
+	)
+	switch {
+	case errors.As(err, &operation) && operation.Op == "proxyconnect": // as http.Transport names it
+		return ErrProxyUnreachable
+	case errors.As(err, &name):
+		return ErrUnresolved
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return ErrConnectionRefused
+	case errors.As(err, &bounded) && bounded.Timeout():
+		return ErrConnectTimeout
+	default:
+		return nil
+	}
+}
+
+// isTLS reports whether an error is one of TLS. Those have no type in common: there are two for certificates and for what is
+// not TLS at all, alerts are known by the operation, and the rest by how their text begins.
+func isTLS(err error) bool {
+	var (
+		record       tls.RecordHeaderError
+		verification *tls.CertificateVerificationError
+		operation    *net.OpError
+	)
+	return errors.As(err, &record) || errors.As(err, &verification) ||
+		errors.As(err, &operation) && (operation.Op == "remote error" || operation.Op == "local error") ||
+		strings.HasPrefix(err.Error(), "tls: ")
 }

@@ -2,16 +2,11 @@ package grafana
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // Bounds of the API: Secrets Management API, "Create a secure value", request body.
@@ -37,28 +32,14 @@ type SecureValue struct {
 	Annotations     map[string]string
 	// Owned says that it carries ownerReferences: it belongs to a resource of Grafana's own, and is not to be touched.
 	Owned bool
-	// CreatedAt is when it was created; zero where the server does not tell.
+	// CreatedAt is when it was created; zero if the server does not report it.
 	CreatedAt   time.Time
 	Description string
 	Decrypters  []string
 	// Value is only ever sent; it is empty in every answer.
 	Value Value
-	// Version grows with each accepted write; 0 where the server does not tell.
+	// Version grows with each accepted write; 0 if the server does not report it.
 	Version int64
-}
-
-// validate refuses what the server would refuse, or mangle, before anything leaves.
-func (sv *SecureValue) validate() error {
-	if err := sv.Value.Validate(); err != nil {
-		return err
-	}
-	if n := utf8.RuneCountInString(sv.Description); n < 1 || n > MaxDescriptionRunes {
-		return fmt.Errorf("description has %d characters, not 1 to %d", n, MaxDescriptionRunes)
-	}
-	if n := len(sv.Decrypters); n > MaxDecrypters {
-		return fmt.Errorf("%d decrypters, more than %d", n, MaxDecrypters)
-	}
-	return nil
 }
 
 // wireObject is a secure value as the API has it.
@@ -141,178 +122,46 @@ func isOurs(apiVersion, objectKind string) bool {
 	return (objectKind == "" || objectKind == kind) && (apiVersion == "" || strings.HasPrefix(apiVersion, apiGroup+"/"))
 }
 
-// Listed is what a list tells of a secure value.
-type Listed struct {
-	Name        string
-	Labels      map[string]string // those asked for
-	Annotations map[string]string // those asked for
-	CreatedAt   time.Time         // as in a SecureValue
-	Version     int64             // as in a SecureValue
-	Spec        Digest
+func (o *wireObject) secureValue() *SecureValue {
+	sv := &SecureValue{
+		Name: o.Metadata.Name, ResourceVersion: o.Metadata.ResourceVersion, Labels: o.Metadata.Labels, Annotations: o.Metadata.Annotations,
+		Owned: len(o.Metadata.OwnerReferences) > 0, Description: o.Spec.Description, Decrypters: o.Spec.Decrypters, Version: o.Status.Version,
+	}
+	if at := o.Metadata.CreationTimestamp; at != nil && at.UTC().Year() >= 1970 && at.UTC().Year() <= 9999 { // what Kubernetes can store
+		sv.CreatedAt = *at
+	}
+	return sv
 }
 
-// Digest stands for a description and a set of decrypters: two are equal where those are.
-type Digest [sha256.Size]byte
-
-// DigestOf returns the digest of a description and of decrypters in any order.
-func DigestOf(description string, decrypters []string) Digest {
-	content, _ := json.Marshal(append([]string{description}, slices.Sorted(slices.Values(decrypters))...)) // strings always can be
-	return sha256.Sum256(content)
+// listDecoder decodes a list part by part, each of them of at most maxListedBytes: it reads no further for one part.
+type listDecoder struct {
+	json *json.Decoder
+	body io.Reader
+	left int64 // that may be read for the present part
 }
 
-// Bounds of what is kept of a listed value: the longest name and value of a label in Kubernetes, whose rules Grafana follows.
-const (
-	maxNameBytes       = 253
-	maxLabelValueBytes = 63
-	// maxAnnotationBytes is for those of ours, which hold a namespace and a name. A longer one is left out.
-	maxAnnotationBytes = 512
-)
-
-type wireListed struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Metadata   struct {
-		Name              string            `json:"name"`
-		Labels            map[string]string `json:"labels"`
-		Annotations       map[string]string `json:"annotations"`
-		CreationTimestamp *time.Time        `json:"creationTimestamp"`
-	} `json:"metadata"`
-	Spec struct {
-		Description string   `json:"description"`
-		Decrypters  []string `json:"decrypters"`
-	} `json:"spec"`
-	Status wireStatus `json:"status"`
-}
-
-// portions reads on only as far as its owner has allowed. A decoder that needs more for one part fails before it has the whole of it in
-// memory.
-type portions struct {
-	r    io.Reader
-	left int64
-}
-
-func (p *portions) Read(b []byte) (int, error) {
-	if p.left <= 0 {
+func (d *listDecoder) Read(b []byte) (int, error) {
+	if d.left <= 0 {
 		return 0, errMalformed
 	}
-	n, err := p.r.Read(b[:min(int64(len(b)), p.left)])
-	p.left -= int64(n)
+	n, err := d.body.Read(b[:min(int64(len(b)), d.left)])
+	d.left -= int64(n)
 	return n, err
 }
 
-// listDecoder decodes a list part by part, each of them of at most maxListedBytes.
-type listDecoder struct {
-	json *json.Decoder
-	body *portions
-	see  func(Listed)
-	keys []string // of the labels and annotations to tell
-}
-
 func (d *listDecoder) more() bool {
-	d.body.left = maxListedBytes
+	d.left = maxListedBytes
 	return d.json.More()
 }
 
 func (d *listDecoder) token() (json.Token, error) {
-	d.body.left = maxListedBytes
+	d.left = maxListedBytes
 	return d.json.Token()
 }
 
 func (d *listDecoder) decode(into any) error {
-	d.body.left = maxListedBytes
+	d.left = maxListedBytes
 	return d.json.Decode(into)
-}
-
-// decodeList reads a list, one item at a time, and to the end of the body, so that the connection can be used again. A list
-// without items is malformed: it must not pass as an empty one.
-func decodeList(body io.Reader, see func(Listed), keys []string) error {
-	bounded := &portions{r: body}
-	dec := &listDecoder{json: json.NewDecoder(bounded), body: bounded, see: see, keys: keys}
-	var (
-		seen     string
-		hasItems bool
-	)
-	if err := dec.expect('{'); err != nil {
-		return err
-	}
-	for dec.more() {
-		key, err := dec.token()
-		switch {
-		case err != nil, key == "items" && hasItems:
-			return errMalformed
-		case key == "kind":
-			err = dec.decode(&seen)
-		case key == "items":
-			hasItems = true
-			err = dec.items()
-		default:
-			var skipped json.RawMessage
-			err = dec.decode(&skipped)
-		}
-		if err != nil {
-			return errMalformed
-		}
-	}
-	if err := dec.expect('}'); err != nil || seen != listKind || !hasItems {
-		return errMalformed
-	}
-	if _, err := dec.token(); !errors.Is(err, io.EOF) {
-		return errMalformed
-	}
-	return nil
-}
-
-func (d *listDecoder) items() error {
-	token, err := d.token()
-	if err != nil || token == nil { // "items": null is an empty list
-		return err
-	}
-	if token != json.Delim('[') {
-		return errMalformed
-	}
-	for n := 0; d.more(); n++ {
-		var o wireListed
-		if err := d.decode(&o); err != nil || n == maxListed {
-			return errMalformed
-		}
-		value, err := o.listed(d.keys)
-		if err != nil {
-			return err
-		}
-		d.see(value)
-	}
-	return d.expect(']')
-}
-
-func (o *wireListed) listed(keys []string) (Listed, error) {
-	v := Listed{
-		Name: strings.Clone(o.Metadata.Name), Version: o.Status.Version, Spec: DigestOf(o.Spec.Description, o.Spec.Decrypters),
-	}
-	if !isOurs(o.APIVersion, o.Kind) || v.Name == "" || len(v.Name) > maxNameBytes {
-		return v, errMalformed
-	}
-	if o.Metadata.CreationTimestamp != nil {
-		v.CreatedAt = *o.Metadata.CreationTimestamp
-	}
-	for _, key := range keys {
-		if value, found := o.Metadata.Labels[key]; found {
-			// One that is too long is none of ours, and yet there: anybody may have written it.
-			v.Labels = with(v.Labels, key, strings.Clone(value[:min(len(value), maxLabelValueBytes+1)]))
-		}
-		if value, found := o.Metadata.Annotations[key]; found && len(value) <= maxAnnotationBytes {
-			v.Annotations = with(v.Annotations, key, value)
-		}
-	}
-	return v, nil
-}
-
-// with returns m with one more entry; m is made where it is nil.
-func with(m map[string]string, key, value string) map[string]string {
-	if m == nil {
-		m = map[string]string{}
-	}
-	m[key] = value
-	return m
 }
 
 func (d *listDecoder) expect(want json.Delim) error {
@@ -322,32 +171,55 @@ func (d *listDecoder) expect(want json.Delim) error {
 	return nil
 }
 
-func (o *wireObject) secureValue() *SecureValue {
-	sv := &SecureValue{
-		Name:            o.Metadata.Name,
-		ResourceVersion: o.Metadata.ResourceVersion,
-		Labels:          maps.Clone(o.Metadata.Labels),
-		Annotations:     maps.Clone(o.Metadata.Annotations),
-		Owned:           len(o.Metadata.OwnerReferences) > 0,
-		Description:     o.Spec.Description,
-		Decrypters:      o.Spec.Decrypters,
-		Version:         o.Status.Version,
+// decodeList reads a list, one item at a time, and to the end of the body, so that the connection can be used again. A list without
+// items is malformed: it must not pass as an empty one.
+func decodeList(body io.Reader, visit func(*SecureValue)) error {
+	dec := &listDecoder{body: body}
+	dec.json = json.NewDecoder(dec)
+	listed, hasItems := "", false
+	if err := dec.expect('{'); err != nil {
+		return err
 	}
-	if o.Metadata.CreationTimestamp != nil {
-		sv.CreatedAt = *o.Metadata.CreationTimestamp
+	for dec.more() {
+		key, err := dec.token()
+		switch {
+		case err != nil, key == "items" && hasItems:
+			return errMalformed
+		case key == "kind":
+			err = dec.decode(&listed)
+		case key == "items":
+			hasItems = true
+			err = dec.items(visit)
+		default:
+			err = dec.decode(new(json.RawMessage))
+		}
+		if err != nil {
+			return errMalformed
+		}
 	}
-	return sv
+	if err := dec.expect('}'); err != nil || listed != listKind || !hasItems {
+		return errMalformed
+	}
+	if _, err := dec.token(); !errors.Is(err, io.EOF) {
+		return errMalformed
+	}
+	return nil
 }
 
-// decodeDeleted reads the answer to a DELETE: a Status of success, or the deleted secure value.
-func decodeDeleted(body []byte, name string) error {
-	var status struct {
-		Kind   string `json:"kind"`
-		Status any    `json:"status"`
+func (d *listDecoder) items(visit func(*SecureValue)) error {
+	token, err := d.token()
+	if err != nil || token == nil { // "items": null is an empty list
+		return err
 	}
-	if json.Unmarshal(body, &status) == nil && status.Kind == "Status" && status.Status == "Success" {
-		return nil
+	if token != json.Delim('[') {
+		return errMalformed
 	}
-	_, err := decodeObject(body, name)
-	return err
+	for n := 0; d.more(); n++ {
+		var o wireObject
+		if err := d.decode(&o); err != nil || n == maxListed || !isOurs(o.APIVersion, o.Kind) || o.Metadata.Name == "" {
+			return errMalformed
+		}
+		visit(o.secureValue())
+	}
+	return d.expect(']')
 }

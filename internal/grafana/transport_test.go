@@ -21,8 +21,8 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
 )
 
-// standIn starts a stand-in that takes testToken, and returns it with a client of it.
-func standIn(t *testing.T, options ...grafanatest.Option) (*grafanatest.Server, *grafana.Client) {
+// fakeGrafana starts a fake Grafana that takes testToken, and returns it with a client of it.
+func fakeGrafana(t *testing.T, options ...grafanatest.Option) (*grafanatest.Server, *grafana.Client) {
 	t.Helper()
 	server := grafanatest.New(options...)
 	server.AddToken(testToken)
@@ -30,7 +30,7 @@ func standIn(t *testing.T, options ...grafanatest.Option) (*grafanatest.Server, 
 	return server, newClient(t, config(running.URL))
 }
 
-// started starts a stand-in until the test ends.
+// started starts a fake Grafana until the test ends.
 func started(t *testing.T, start func() (*grafanatest.Running, error)) *grafanatest.Running {
 	t.Helper()
 	running, err := start()
@@ -42,7 +42,7 @@ func started(t *testing.T, start func() (*grafanatest.Running, error)) *grafanat
 }
 
 func TestValuesArriveByteForByte(t *testing.T) {
-	server, c := standIn(t)
+	server, c := fakeGrafana(t)
 	for name, content := range map[string]string{
 		"quotes":            `"a" \ 'b' <c> & /`,
 		"trailing-newline":  "line\n",
@@ -82,7 +82,7 @@ func TestValuesArriveByteForByte(t *testing.T) {
 func TestWritesAreMadeOnce(t *testing.T) {
 	for _, endpoint := range []string{"create", "update", "delete"} {
 		t.Run(endpoint, func(t *testing.T) {
-			server, c := standIn(t)
+			server, c := fakeGrafana(t)
 			server.Put("default", grafanatest.Stored{Name: "other", Description: "x"})
 			if _, err := c.Get(t.Context(), "other"); err != nil {
 				t.Fatal(err)
@@ -145,7 +145,7 @@ func TestListsAreBounded(t *testing.T) {
 	t.Cleanup(server.Close)
 	cfg := config(server.URL)
 	cfg.Timeout = time.Minute // it is the bytes that end it
-	_, err := list(t.Context(), newClient(t, cfg), "")
+	_, err := list(t.Context(), newClient(t, cfg))
 	expectOnly(t, err, grafana.ErrInvalidResponse)
 	if sent.Load() > 128<<20 {
 		t.Errorf("%d bytes were read", sent.Load())
@@ -180,7 +180,7 @@ func TestPartsOfListsAreBounded(t *testing.T) {
 				}
 			}))
 			t.Cleanup(server.Close)
-			_, err := list(t.Context(), newClient(t, config(server.URL)), "", "a")
+			_, err := list(t.Context(), newClient(t, config(server.URL)))
 			expectOnly(t, err, grafana.ErrInvalidResponse)
 			if sent.Load() > 16<<20 { // with what is under way
 				t.Errorf("%d bytes were read", sent.Load())
@@ -211,7 +211,7 @@ func TestHostileAnswersStaySmall(t *testing.T) {
 		"deep and well-formed":      {body: `{"kind":"SecureValueList","items":` + strings.Repeat("[", deep) + strings.Repeat("]", deep) + `}`},
 		"a long number":             {body: `{"kind":"SecureValue","status":{"version":` + strings.Repeat("9", deep) + `}}`},
 		"gzip":                      {body: bomb.String(), encoding: "gzip"},
-		"gzip that is not told":     {body: bomb.String()},
+		"gzip without a header":     {body: bomb.String()},
 		"gzip in gzip":              {body: bomb.String(), encoding: "gzip, gzip"},
 		"deflate":                   {body: bomb.String(), encoding: "deflate"},
 	} {
@@ -230,7 +230,9 @@ func TestHostileAnswersStaySmall(t *testing.T) {
 				runtime.ReadMemStats(&before)
 				err := call(t.Context(), c)
 				runtime.ReadMemStats(&after)
-				expectOnly(t, err, grafana.ErrInvalidResponse)
+				if endpoint != "delete" { // its answer is no proof, and not read
+					expectOnly(t, err, grafana.ErrInvalidResponse)
+				}
 				if grown := after.TotalAlloc - before.TotalAlloc; grown > most {
 					t.Errorf("%s: %d bytes were allocated for an answer of %d", endpoint, grown, len(answer.body))
 				}
@@ -239,32 +241,25 @@ func TestHostileAnswersStaySmall(t *testing.T) {
 	}
 }
 
-func TestListsKeepWhatIsAskedFor(t *testing.T) {
+func TestListsShowEachSecureValue(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"kind":"SecureValueList","items":[{"metadata":{"name":"one","labels":{"a":"1","b":"2","c":"3"},`+
-			`"annotations":{"b":"4","d":"`+strings.Repeat("x", 513)+`"}},"spec":{"description":"`+strings.Repeat("x", 512<<10-1000)+`"}},`+
+		_, _ = io.WriteString(w, `{"kind":"SecureValueList","items":[{"metadata":{"name":"one"},"spec":{"description":"`+strings.Repeat("x", 512<<10-1000)+`"}},`+
 			`{"metadata":{"name":"two","labels":{"c":"3"},"creationTimestamp":"2026-01-02T03:04:05Z"},`+
 			`"spec":{"description":"text","decrypters":["b","a"]},"status":{"version":7}},`+
 			strings.Repeat(`{"metadata":{"name":"more"}},`, 99_997)+`{"metadata":{"name":"last"}}]}`)
 	}))
 	t.Cleanup(server.Close)
-	values, err := list(t.Context(), newClient(t, config(server.URL)), "", "a", "b", "d")
+	values, err := list(t.Context(), newClient(t, config(server.URL)))
 	if err != nil || len(values) != 100_000 {
 		t.Fatalf("%d values, %v", len(values), err)
 	}
-	one, two := values[0], values[1]
-	if got := fmt.Sprint(one.Name, one.Labels, one.Annotations); got != "onemap[a:1 b:2] map[b:4]" {
+	two := values[1]
+	if got := fmt.Sprint(two.Name, two.Labels, two.Version, two.CreatedAt.Unix(), two.Description, two.Decrypters); got != "twomap[c:3] 7 1767323045text[b a]" {
 		t.Errorf("listed %s", got)
-	}
-	if got := fmt.Sprint(two.Name, two.Labels, two.Version, two.CreatedAt.Unix()); got != "twomap[] 7 1767323045" {
-		t.Errorf("listed %s", got)
-	}
-	if two.Spec != grafana.DigestOf("text", []string{"a", "b"}) || two.Spec == grafana.DigestOf("text", []string{"ab"}) {
-		t.Error("description and decrypters are not told by their digest")
 	}
 }
 
-// However many there are, no more is in memory than one of them, and what its reader keeps of the others.
+// However many there are, no more than one of them is in memory.
 func TestListsAreReadValueByValue(t *testing.T) {
 	const values = 10_000
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -283,19 +278,15 @@ func TestListsAreReadValueByValue(t *testing.T) {
 		return stats.HeapAlloc
 	}
 	before, seen := live(), 0
-	kept := make([]grafana.Listed, 0, values/100)
-	err := c.List(t.Context(), "", func(v grafana.Listed) {
-		if seen++; seen%100 == 0 {
-			kept = append(kept, v)
-		}
-		if v.Name != "last" {
+	err := c.List(t.Context(), "", func(sv *grafana.SecureValue) {
+		if seen++; sv.Name != "last" {
 			return
 		}
 		if grown := int64(live()) - int64(before); grown > 2<<20 {
-			t.Errorf("%d bytes are held for %d values of %d", grown, len(kept), seen)
+			t.Errorf("%d bytes are held for %d values", grown, seen)
 		}
-	}, "a")
-	if err != nil || seen != values+1 || len(kept) != values/100 {
+	})
+	if err != nil || seen != values+1 {
 		t.Errorf("%d values seen, %v", seen, err)
 	}
 }
@@ -336,7 +327,7 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 	cfg := config("https://" + relay.address)
 	cfg.CAData, cfg.Timeout = running.CA, 500*time.Millisecond
 	c := newClient(t, cfg)
-	if _, err := list(t.Context(), c, ""); err != nil {
+	if _, err := list(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 	relay.forget()
@@ -346,7 +337,7 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 		if ctx.Err() != nil {
 			t.Fatalf("the connection was not replaced: %v", err)
 		}
-		_, err = list(ctx, c, "")
+		_, err = list(ctx, c)
 	}
 }
 
@@ -412,21 +403,5 @@ func pass(from, to net.Conn, forgotten, ended <-chan struct{}) {
 		if _, err := to.Write(buf[:n]); err != nil {
 			return
 		}
-	}
-}
-
-// Anybody who may write one secure value could otherwise end the use of the connection.
-func TestAListedLabelThatIsTooLongStopsNobody(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"kind":"SecureValueList","items":[{"metadata":{"name":"theirs","labels":{"a":"`+strings.Repeat("x", 1000)+`"}}},`+
-			`{"metadata":{"name":"ours","labels":{"a":"1"}}}]}`)
-	}))
-	t.Cleanup(server.Close)
-	values, err := list(t.Context(), newClient(t, config(server.URL)), "", "a")
-	if err != nil || len(values) != 2 || values[1].Labels["a"] != "1" {
-		t.Fatalf("%v, %v", values, err)
-	}
-	if n := len(values[0].Labels["a"]); n > 64 {
-		t.Errorf("%d bytes of it are kept", n)
 	}
 }

@@ -20,13 +20,13 @@ var (
 
 // Value is the content of a secure value. It does not print, and marshals as "[redacted]" everywhere but in the body of a
 // request.
-type Value struct{ content secret }
+type Value struct{ secret }
 
 // NewValue returns the value made of content, which must not be changed afterwards.
 func NewValue(content []byte) Value { return Value{hide(content)} }
 
 // Bytes returns the content. It is the one way out; what it returns must not be kept or shown.
-func (v Value) Bytes() []byte { return v.content.reveal() }
+func (v Value) Bytes() []byte { return v.reveal() }
 
 // Validate reports whether Grafana would take the value as it is: ErrValueEmpty, ErrValueTooLarge or ErrValueNotUTF8.
 func (v Value) Validate() error {
@@ -41,17 +41,8 @@ func (v Value) Validate() error {
 	return nil
 }
 
-// Format implements fmt.Formatter.
-func (v Value) Format(f fmt.State, verb rune) { v.content.Format(f, verb) }
-
-// MarshalJSON implements json.Marshaler.
-func (v Value) MarshalJSON() ([]byte, error) { return v.content.MarshalJSON() }
-
-// MarshalText implements encoding.TextMarshaler.
-func (v Value) MarshalText() ([]byte, error) { return v.content.MarshalText() }
-
 // Token is the token of a service account. It does not print.
-type Token struct{ content secret }
+type Token struct{ secret }
 
 // cloudAccessPolicyPrefix begins the tokens of Grafana Cloud's own API, which this API does not take.
 const cloudAccessPolicyPrefix = "glc_"
@@ -60,31 +51,22 @@ const cloudAccessPolicyPrefix = "glc_"
 func NewToken(content []byte) Token { return Token{hide(bytes.Clone(bytes.TrimSpace(content)))} }
 
 // Empty reports whether there is no token.
-func (t Token) Empty() bool { return len(t.content.reveal()) == 0 }
+func (t Token) Empty() bool { return len(t.reveal()) == 0 }
 
 // IsCloudAccessPolicy reports whether this is a token of a Grafana Cloud access policy.
 func (t Token) IsCloudAccessPolicy() bool {
-	return bytes.HasPrefix(t.content.reveal(), []byte(cloudAccessPolicyPrefix))
+	return bytes.HasPrefix(t.reveal(), []byte(cloudAccessPolicyPrefix))
 }
 
 // IsPrintable reports whether the token can be sent in a header: visible ASCII only.
 func (t Token) IsPrintable() bool {
-	for _, b := range t.content.reveal() {
+	for _, b := range t.reveal() {
 		if b <= ' ' || b > '~' {
 			return false
 		}
 	}
 	return true
 }
-
-// Format implements fmt.Formatter.
-func (t Token) Format(f fmt.State, verb rune) { t.content.Format(f, verb) }
-
-// MarshalJSON implements json.Marshaler.
-func (t Token) MarshalJSON() ([]byte, error) { return t.content.MarshalJSON() }
-
-// MarshalText implements encoding.TextMarshaler.
-func (t Token) MarshalText() ([]byte, error) { return t.content.MarshalText() }
 
 // redacted stands for a secret wherever it would be printed.
 const redacted = "[redacted]"

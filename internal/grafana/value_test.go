@@ -47,7 +47,7 @@ func TestSecretsDoNotPrint(t *testing.T) {
 	}
 }
 
-// What prints in place of a secret tells that it is one.
+// What prints in place of a secret says that it is one.
 func TestSecretsPrintAPlaceholder(t *testing.T) {
 	for _, v := range []any{grafana.NewValue([]byte(testValue)), grafana.Value{}, grafana.NewToken([]byte(testToken)), grafana.Token{}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
@@ -88,10 +88,10 @@ func TestValidate(t *testing.T) {
 
 func TestToken(t *testing.T) {
 	if !grafana.NewToken([]byte(" \n")).Empty() || grafana.NewToken([]byte("x")).Empty() {
-		t.Error("Empty does not tell")
+		t.Error("Empty is wrong")
 	}
 	if !grafana.NewToken([]byte("\tglc_x\n")).IsCloudAccessPolicy() || grafana.NewToken([]byte("glsa_glc_")).IsCloudAccessPolicy() {
-		t.Error("IsCloudAccessPolicy does not tell")
+		t.Error("IsCloudAccessPolicy is wrong")
 	}
 	for _, bad := range []string{"a b", "a\nb", "a\x00b", "é"} {
 		if grafana.NewToken([]byte(bad)).IsPrintable() {

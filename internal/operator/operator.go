@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,7 +32,6 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/securevalue"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/metrics"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/watchdog"
 )
 
 const (
@@ -39,7 +39,7 @@ const (
 	leaderElectionID = "grafana-secure-value-operator"
 
 	// retryPeriod is how often the leader renews its lease; a standby asks for it after that time, or up to 2.2 times that. With the
-	// default of 2 s nobody would work for up to 4.4 s after a leader has let go.
+	// default of 2 s no manager would work for up to 4.4 s after a leader has released its lease.
 	retryPeriod = 500 * time.Millisecond
 
 	// shutdownTimeout is the time that running writes have to end; the pod's grace period must be longer.
@@ -82,8 +82,7 @@ func (o Options) validate() error {
 	}
 	switch watch := len(o.WatchNamespaces) > 0; {
 	case watch && o.ClusterID == "":
-		return errors.New("--watch-namespaces needs --cluster-id: the UID of namespace kube-system, which it is otherwise, may not be " +
-			"read with Roles alone; set it to any label value that no other cluster with the same Grafana has")
+		return errors.New("--watch-namespaces needs --cluster-id: the UID of namespace kube-system, which it is otherwise, may not be read with Roles alone; set it to any label value that no other cluster with the same Grafana has")
 	case watch && !o.NamespacedConnections:
 		return errors.New("--watch-namespaces serves GrafanaConnections alone, and --namespaced-connections=false serves none: leave one of them out")
 	}
@@ -95,10 +94,10 @@ func (o Options) served() connection.Served {
 }
 
 // podTokenFile is what a pod authenticates with: Kubernetes, "Accessing the Kubernetes API from a Pod".
-const podTokenFile = "/var/run/secrets/kubernetes.io/serviceaccount/token" //nolint:gosec // no credentials, but where they are
+const podTokenFile = "/var/run/secrets/kubernetes.io/serviceaccount/token" // no credentials, but where they are
 
-// policy returns what connections may do. To this host itself they may lead where the manager runs on somebody's machine, as for a test.
-// In a pod, that is whatever else listens there, the manager's own metrics among it.
+// policy returns what connections may do. Loopback addresses are refused in a pod, where the metrics of the manager listen, among others. Outside
+// of a pod they are allowed, for a Grafana on the same machine.
 func (o Options) policy(restConfig *rest.Config) (connection.Policy, error) {
 	p := connection.Policy{
 		AllowInsecureTLS: o.AllowInsecureTLS,
@@ -107,7 +106,7 @@ func (o Options) policy(restConfig *rest.Config) (connection.Policy, error) {
 	for _, host := range o.AllowedHosts {
 		pattern, err := connection.ParseHostPattern(host)
 		if err != nil {
-			return p, fmt.Errorf("--allowed-hosts: %w; use patterns as *.grafana.net or grafana.internal:3000", err)
+			return p, fmt.Errorf("--allowed-hosts: %w; use patterns like *.grafana.net or grafana.internal:3000", err)
 		}
 		p.AllowedHosts = append(p.AllowedHosts, pattern)
 	}
@@ -145,52 +144,42 @@ func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manag
 	}
 	mgr.GetLogger().Info("Manager configured", "version", opts.Version, "clusterID", clusterID,
 		"operatorNamespace", opts.OperatorNamespace, "watchedNamespaces", cmp.Or(strings.Join(opts.WatchNamespaces, ","), "all"))
-	keeper := fingerprint.NewKeeper(mgr.GetAPIReader(), mgr.GetClient(), opts.OperatorNamespace)
-	if err := mgr.Add(keeper); err != nil {
+	keys := fingerprint.NewStore(mgr.GetAPIReader(), mgr.GetClient(), opts.OperatorNamespace)
+	if err := mgr.Add(keys); err != nil {
 		return nil, err
 	}
-
-	dog := watchdog.New(mgr.GetLogger().WithName("watchdog"), mgr.Elected())
-	values := securevalue.New(mgr, securevalue.Options{
-		ClusterID:               clusterID,
-		WatchNamespaces:         opts.WatchNamespaces,
-		Served:                  opts.served(),
-		MaxConcurrentReconciles: opts.MaxConcurrentReconciles,
-		Watchdog:                dog,
-	})
-	connections, err := connection.Setup(ctx, mgr, values.Wake, connection.Options{
+	connections := connection.NewRegistry(opts.MaxConcurrentReconciles)
+	if err := connection.Setup(ctx, mgr, connections, connection.Options{
 		OperatorNamespace:       opts.OperatorNamespace,
+		ClusterID:               clusterID,
 		UserAgent:               "grafana-secure-value-operator/" + opts.Version,
-		Objects:                 values.Objects(),
 		Served:                  opts.served(),
 		Policy:                  policy,
 		MaxConcurrentReconciles: opts.MaxConcurrentReconciles,
-		Watchdog:                dog,
+	}); err != nil {
+		return nil, err
+	}
+	values, err := securevalue.Setup(ctx, mgr, connections, keys, securevalue.Options{
+		ClusterID:               clusterID,
+		Served:                  opts.served(),
+		MaxConcurrentReconciles: opts.MaxConcurrentReconciles,
 	})
 	if err != nil {
-		return nil, err
-	}
-	if err := values.Setup(ctx, mgr, connections, keeper); err != nil {
 		return nil, fmt.Errorf("controller of GrafanaSecureValue: %w", err)
 	}
-	if err := mgr.Add(whileLeading(values.Leads, &metrics.Source{
-		Values: values.States, Connections: connections.States, OldestUnseen: values.OldestUnseen,
-	})); err != nil {
-		return nil, err
-	}
-	return mgr, errors.Join(mgr.AddHealthzCheck("watchdog", dog.Check), mgr.AddReadyzCheck("readyz", healthz.Ping),
-		mgr.AddReadyzCheck("fingerprint", keeper.Check))
-}
-
-// whileLeading makes the gauges tell of this manager while it leads: a runnable needs that, unless it says otherwise.
-func whileLeading(begin func(), source *metrics.Source) manager.Runnable {
-	return manager.RunnableFunc(func(ctx context.Context) error {
-		begin()
+	source := &metrics.Source{Values: values.States, Connections: connections.States, OldestPending: values.OldestPending}
+	leads := manager.RunnableFunc(func(ctx context.Context) error { // with the lease, as any runnable that says nothing else
+		values.Leads()
 		metrics.SetSource(source)
 		<-ctx.Done()
 		metrics.Unset(source)
 		return nil
 	})
+	if err := mgr.Add(leads); err != nil {
+		return nil, err
+	}
+	return mgr, errors.Join(mgr.AddHealthzCheck("healthz", healthz.Ping), mgr.AddReadyzCheck("readyz", healthz.Ping),
+		mgr.AddReadyzCheck("fingerprint", keys.Check))
 }
 
 func managerOptions(opts Options) ctrl.Options {
@@ -201,7 +190,7 @@ func managerOptions(opts Options) ctrl.Options {
 		TLSOpts: []func(*tls.Config){func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }},
 	}
 	if opts.MetricsSecure {
-		metricsOptions.FilterProvider = onlyReaders
+		metricsOptions.FilterProvider = readers
 	}
 	return ctrl.Options{
 		Scheme:                        Scheme(),
@@ -216,9 +205,9 @@ func managerOptions(opts Options) ctrl.Options {
 		GracefulShutdownTimeout:       new(shutdownTimeout),
 		Controller:                    config.Controller{SkipNameValidation: new(opts.SkipNameValidation)},
 		Cache: cache.Options{
-			// Without this, one stray read of a whole Secret would cache every Secret of the cluster.
+			// Without this, one accidental read of a whole Secret would cache every Secret of the cluster.
 			ReaderFailOnMissingInformer: true,
-			DefaultTransform:            strip(),
+			DefaultTransform:            strip,
 			DefaultNamespaces:           watched(opts.WatchNamespaces),
 		},
 	}
@@ -254,8 +243,7 @@ func checkInstalled(mapper meta.RESTMapper, served connection.Served) error {
 		gk := v1alpha1.GroupVersion.WithKind(kind).GroupKind()
 		_, err := mapper.RESTMapping(gk, v1alpha1.GroupVersion.Version)
 		if meta.IsNoMatchError(err) {
-			return fmt.Errorf("the CustomResourceDefinition of %s is not installed: install the CRDs of this version first, "+
-				"for example with `make install` or `kubectl apply --server-side -k config/crd`", gk)
+			return fmt.Errorf("the CustomResourceDefinition of %s is not installed: install the CRDs of this version first, for example with `make install` or `kubectl apply --server-side -k config/crd`", gk)
 		}
 		if err != nil {
 			return fmt.Errorf("ask the API server for %s: %w", gk, err)
@@ -264,7 +252,7 @@ func checkInstalled(mapper meta.RESTMapper, served connection.Served) error {
 	return nil
 }
 
-// resolveClusterID returns the id that marks what this cluster keeps in Grafana.
+// resolveClusterID returns the id in the owner labels of this cluster.
 func resolveClusterID(ctx context.Context, reader client.Reader, id string) (string, error) {
 	if id != "" {
 		return id, nil
@@ -275,4 +263,25 @@ func resolveClusterID(ctx context.Context, reader client.Reader, id string) (str
 		return "", fmt.Errorf("read the UID of namespace %s, which names this cluster unless --cluster-id does: %w", clusterIDNamespace, err)
 	}
 	return string(namespace.UID), nil
+}
+
+// maxVerbosity is the most detail that is logged, whatever --zap-log-level says. From 8 on the Kubernetes client, which logs to what it
+// finds in its context, would log requests and answers whole: Secrets, and the fingerprint key.
+const maxVerbosity = 5
+
+// discreet returns the logger, and logs nothing beyond maxVerbosity.
+func discreet(log logr.Logger) logr.Logger { return log.WithSink(discreetSink{log.GetSink()}) }
+
+type discreetSink struct{ logr.LogSink }
+
+func (s discreetSink) Enabled(level int) bool {
+	return level <= maxVerbosity && s.LogSink.Enabled(level)
+}
+
+func (s discreetSink) WithName(name string) logr.LogSink {
+	return discreetSink{s.LogSink.WithName(name)}
+}
+
+func (s discreetSink) WithValues(keysAndValues ...any) logr.LogSink {
+	return discreetSink{s.LogSink.WithValues(keysAndValues...)}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
 )
 
-// leaseDuration is how long a leader that says nothing more is waited for: the default of controller-runtime.
+// leaseDuration is how long a leader that does not renew its lease is waited for: the default of controller-runtime.
 const leaseDuration = 15 * time.Second
 
 // failoverRounds is how often a leader goes in each way.
@@ -37,7 +37,7 @@ func failover(ctx context.Context, w *world, _ int, record func(measurement)) er
 		end     func(*manager) error
 	}{
 		{"killed until the first PUT", leaseDuration + 2500*time.Millisecond, (*manager).kill},
-		{"told to stop until the first PUT", 1500 * time.Millisecond, (*manager).stop},
+		{"stopped until the first PUT", 1500 * time.Millisecond, (*manager).stop},
 	}
 	rounds := 0
 	for _, way := range ways {
@@ -60,9 +60,9 @@ func (w *world) elect() (*manager, error) {
 	return startManager(w.binary, w.kubeconfig, w.log, w.profiles != "", leaderElect)
 }
 
-// leads waits until the manager leads, and has looked at everything.
+// leads waits until the manager leads, and has reconciled everything.
 func (w *world) leads(ctx context.Context) error {
-	if err := w.until(ctx, "looked at", w.made, func() (int, error) { return w.looks(ctx), nil }); err != nil {
+	if err := w.until(ctx, "reconciled", w.made, func() (int, error) { return w.reconciles(ctx), nil }); err != nil {
 		return err
 	}
 	return w.settled(ctx)

@@ -16,7 +16,7 @@ const stuckConnection = "stuck"
 
 // hanging measures rotations as rotation does, while half as many objects wait for another Grafana, which accepts calls and answers none.
 func hanging(ctx context.Context, w *world, n int, record func(measurement)) (err error) {
-	stuck, err := startStandIn(0, false)
+	stuck, err := startFakeGrafana(0, false)
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func hanging(ctx context.Context, w *world, n int, record func(measurement)) (er
 	}
 	labels := fmt.Sprintf("connection=%q", stuckConnection)
 	err = w.until(ctx, "wait for the Grafana that hangs", waiting*9/10, func() (int, error) { // some of them are calling
-		return w.manager.metric(ctx, "gsv_parked", labels), nil
+		return w.manager.metric(ctx, "gsv_queued", labels), nil
 	})
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func hanging(ctx context.Context, w *world, n int, record func(measurement)) (er
 	if err := stuck.up(ctx); err != nil {
 		return err
 	}
-	err = w.until(ctx, "in step once it answers", waiting, func() (int, error) {
+	err = w.until(ctx, "in sync once it answers", waiting, func() (int, error) {
 		return w.manager.metric(ctx, "gsv_secure_values", labels, `reason="Synced"`), nil
 	})
 	if err != nil {

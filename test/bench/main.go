@@ -1,6 +1,6 @@
-// Bench measures the operator: with a real kube-apiserver and etcd, the stand-in for Grafana in a process of its own, and the manager as
+// Bench measures the operator: with a real kube-apiserver and etcd, the fake Grafana in a process of its own, and the manager as
 // it is installed in another, so that its CPU and memory are its own. Calls to Kubernetes are counted in the audit log, those to Grafana
-// at the stand-in.
+// at the fake Grafana.
 //
 // It ends with a table, and writes the same to a JSON file. It exits with 0 only if every target was met.
 package main
@@ -42,8 +42,8 @@ func main() {
 	ctrl.SetLogger(logr.Discard()) // what starts the API server says in an error what went wrong
 	run := run
 	switch {
-	case len(os.Args) > 1 && os.Args[1] == standInCommand:
-		run = runStandIn
+	case len(os.Args) > 1 && os.Args[1] == fakeGrafanaCommand:
+		run = runFakeGrafana
 	case len(os.Args) > 1 && os.Args[1] == profiledCommand:
 		run = runProfiled
 	}
@@ -54,7 +54,7 @@ func main() {
 	case !errors.Is(err, errMissed): // the table says it
 		fmt.Fprintln(os.Stderr, "error: "+err.Error())
 	}
-	os.Exit(1) //nolint:gocritic // nothing else is deferred
+	os.Exit(1) // nothing else is deferred
 }
 
 // errMissed says that a target was missed.
@@ -133,7 +133,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	if opts.plot != "" {
-		if err := os.WriteFile(opts.plot, []byte(results.plot()), 0o644); err != nil { //nolint:gosec // for everybody
+		if err := os.WriteFile(opts.plot, []byte(results.plot()), 0o644); err != nil { // for everybody
 			return err
 		}
 	}

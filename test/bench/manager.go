@@ -8,7 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	_ "net/http/pprof" //nolint:gosec // served by runProfiled alone
+	_ "net/http/pprof" // served by runProfiled alone
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,12 +62,12 @@ func runProfiled(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	go func() { _ = http.Serve(listener, nil) }() //nolint:gosec // for this program alone
+	go func() { _ = http.Serve(listener, nil) }() // for this program alone
 	return operator.Run(ctx, config, operator.Options{
 		MetricsBindAddress:      args[3],
 		HealthProbeBindAddress:  args[4],
 		LeaderElect:             slices.Contains(args, leaderElect),
-		MaxConcurrentReconciles: 16,
+		MaxConcurrentReconciles: 64,
 		OperatorNamespace:       operatorNamespace,
 		NamespacedConnections:   true,
 		Version:                 "bench",
@@ -109,7 +109,7 @@ func startManager(binary, kubeconfig, log string, profiled bool, flags ...string
 	if m.log, err = os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
 		return nil, err
 	}
-	m.process = exec.Command(binary, args...) //nolint:noctx,gosec // stop ends it
+	m.process = exec.Command(binary, args...) //nolint:noctx // stop ends it
 	m.process.Stdout, m.process.Stderr = m.log, m.log
 	m.started = time.Now()
 	if err := m.process.Start(); err != nil {

@@ -12,7 +12,7 @@ import (
 var panels = []struct{ scenario, measure, title string }{
 	{"cold-start", "all Ready", "Cold start: all Ready"},
 	{"cold-start", "CPU of the manager", "Cold start: CPU of the manager"},
-	{"restart", "all looked at", "Restart: all looked at"},
+	{"restart", "all reconciled", "Restart: all reconciled"},
 	{"restart", "CPU of the manager", "Restart: CPU of the manager"},
 	{"memory", "at rest", "Memory at rest"},
 	{"rotation", "Secret to Grafana, p99", "Rotation: p99 to Grafana"},

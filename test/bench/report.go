@@ -163,10 +163,10 @@ func (r *results) write(file string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { //nolint:gosec // for everybody
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { // for everybody
 		return err
 	}
-	return os.WriteFile(file, append(content, '\n'), 0o644) //nolint:gosec // for everybody
+	return os.WriteFile(file, append(content, '\n'), 0o644) // for everybody
 }
 
 // quantile returns the value below which that share of the values is.

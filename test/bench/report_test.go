@@ -56,7 +56,7 @@ func TestGrowth(t *testing.T) {
 		t.Errorf("ten times as many cost ten times as much: n^%v, %t", got, ok)
 	}
 	if _, ok := growth(map[float64]float64{100: 3, 1000: 30}); ok {
-		t.Error("two points always fit, and tell nothing")
+		t.Error("two points always fit, and prove nothing")
 	}
 }
 
@@ -66,12 +66,12 @@ gsv_secure_values{connection="a",reason="Synced"} 3
 gsv_secure_values{connection="b",reason="Synced"} 4
 gsv_secure_values{connection="b",reason="Forbidden"} 8
 gsv_secure_values_of_another_metric{reason="Synced"} 16
-gsv_oldest_unseen_seconds 2
+gsv_oldest_pending_seconds 2
 `
 	for _, row := range []struct {
 		name, labels string
 		want         int
-	}{{"gsv_secure_values", `reason="Synced"`, 7}, {"gsv_secure_values", "", 15}, {"gsv_oldest_unseen_seconds", "", 2}, {"gsv_none", "", 0}} {
+	}{{"gsv_secure_values", `reason="Synced"`, 7}, {"gsv_secure_values", "", 15}, {"gsv_oldest_pending_seconds", "", 2}, {"gsv_none", "", 0}} {
 		if got := sumOf(body, row.name, row.labels); got != row.want {
 			t.Errorf("%s with %q = %d, want %d", row.name, row.labels, got, row.want)
 		}

@@ -20,7 +20,7 @@ func start(ctx context.Context, w *world, _ int, record func(measurement)) error
 		return err
 	}
 	var took time.Duration
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(stallTimeout); ; {
 		_, err := w.manager.get(ctx, w.manager.ready)
 		if took = time.Since(w.manager.started); err == nil {
 			break

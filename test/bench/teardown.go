@@ -7,11 +7,17 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 )
 
 // teardown deletes objects, and their Secrets after them, as the end of a namespace does. It is the last scenario, since it makes the world
 // smaller.
 func teardown(ctx context.Context, w *world, n int, record func(measurement)) error {
+	// A manager believes no 404 before it has led for one requestTimeout: a write of the leader before it may still take effect.
+	if err := pause(ctx, v1alpha1.DefaultRequestTimeout); err != nil {
+		return err
+	}
 	count := min(n, 5000)
 	from := w.made - count
 	since, err := reset(ctx, w)

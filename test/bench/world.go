@@ -31,16 +31,16 @@ const (
 	defaultConnection = "default"
 	valueKey          = "key"
 
-	namespaces = 10               // over which the objects are spread
-	hands      = 16               // requests of the load at a time
-	patience   = 10 * time.Minute // with what is waited for, while it comes no nearer
+	namespaces   = 10               // over which the objects are spread
+	hands        = 16               // requests of the load at a time
+	stallTimeout = 10 * time.Minute // without progress
 )
 
 // world is what one run has for itself: an API server, a Grafana, a manager, and a connection that everybody uses.
 type world struct {
 	plane      *controlplane.ControlPlane
 	k8s        client.Client // reads live
-	grafana    *standIn
+	grafana    *fakeGrafana
 	manager    *manager
 	binary     string
 	kubeconfig string
@@ -76,7 +76,7 @@ func newWorld(ctx context.Context, opts options, binary, dir string) (_ *world, 
 	if err := clientcmd.WriteToFile(kubeconfigOf(user), w.kubeconfig); err != nil {
 		return nil, err
 	}
-	if w.grafana, err = startStandIn(opts.latency, opts.plainHTTP); err != nil {
+	if w.grafana, err = startFakeGrafana(opts.latency, opts.plainHTTP); err != nil {
 		return nil, err
 	}
 	if err := w.prepare(ctx); err != nil {
@@ -113,7 +113,7 @@ func (w *world) prepare(ctx context.Context) error {
 }
 
 // connect makes a connection of everybody to a Grafana, without a rate limit.
-func (w *world) connect(ctx context.Context, name string, to *standIn) error {
+func (w *world) connect(ctx context.Context, name string, to *fakeGrafana) error {
 	credentials := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: "grafana-" + name},
 		Data:       map[string][]byte{"token": []byte(grafanaToken), "ca": to.CA},
@@ -214,7 +214,7 @@ func (w *world) rotate(ctx context.Context, i int) error {
 	return w.k8s.Patch(ctx, secret, client.RawPatch("application/merge-patch+json", patch))
 }
 
-// ensure makes objects until there are n, and waits until they are in step.
+// ensure makes objects until there are n, and waits until they are in sync.
 func (w *world) ensure(ctx context.Context, n int) error {
 	if from := w.made; from < n {
 		if err := errors.Join(w.makeSecrets(ctx, from, n-from), w.makeObjects(ctx, from, n-from)); err != nil {
@@ -227,9 +227,9 @@ func (w *world) ensure(ctx context.Context, n int) error {
 	return w.settled(ctx)
 }
 
-// synced waits until the manager says that all objects are in step.
+// synced waits until the manager says that all objects are in sync.
 func (w *world) synced(ctx context.Context) error {
-	return w.until(ctx, "in step", w.made, func() (int, error) {
+	return w.until(ctx, "in sync", w.made, func() (int, error) {
 		return w.manager.metric(ctx, "gsv_secure_values", `reason="Synced"`), nil
 	})
 }
@@ -252,54 +252,54 @@ func (w *world) reallySynced(ctx context.Context) error {
 		}
 	}
 	if n != w.made {
-		return fmt.Errorf("the manager says that all objects are in step, and the API server shows %d of %d so", n, w.made)
+		return fmt.Errorf("the manager says that all objects are in sync, and the API server shows %d of %d so", n, w.made)
 	}
 	return nil
 }
 
-// settled waits until the manager has not looked at anything for a second.
+// settled waits until the manager has reconciled nothing for a second.
 func (w *world) settled(ctx context.Context) error {
 	last, still := -1, 0
 	return w.until(ctx, "at rest", 1, func() (int, error) {
-		looks := w.looks(ctx)
-		if still++; looks != last {
-			last, still = looks, 0
+		reconciles := w.reconciles(ctx)
+		if still++; reconciles != last {
+			last, still = reconciles, 0
 		}
 		return min(1, still/int(time.Second/tick)), nil
 	})
 }
 
-// looks returns how often the manager has looked at an object.
-func (w *world) looks(ctx context.Context) int {
+// reconciles returns how often the manager has reconciled an object.
+func (w *world) reconciles(ctx context.Context) int {
 	return w.manager.metric(ctx, "controller_runtime_reconcile_total", `controller="grafanasecurevalue"`)
 }
 
 const (
-	tick     = 250 * time.Millisecond // between two looks at what is waited for
+	tick     = 250 * time.Millisecond // between two checks of what is waited for
 	progress = 5 * time.Second        // between two lines about it
 )
 
 // until waits until have returns want, and says how far it is.
 func (w *world) until(ctx context.Context, what string, want int, have func() (int, error)) error {
-	deadline, said, best := time.Now().Add(patience), time.Now(), 0
+	deadline, said, best := time.Now().Add(stallTimeout), time.Now(), 0
 	for {
-		looked := time.Now()
+		checked := time.Now()
 		n, err := have()
 		if err != nil || n >= want {
 			return err
 		}
-		cost := time.Since(looked)
+		cost := time.Since(checked)
 		if n > best {
-			deadline, best = time.Now().Add(patience), n
+			deadline, best = time.Now().Add(stallTimeout), n
 		}
 		if time.Since(said) > progress {
 			said = time.Now()
 			say("   %s: %d of %d", what, n, want)
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s: %d of %d, and no more for %s", what, best, want, patience)
+			return fmt.Errorf("%s: %d of %d, and no more for %s", what, best, want, stallTimeout)
 		}
-		if err := pause(ctx, min(max(tick, 5*cost), time.Second)); err != nil { // to look at the metrics is work for the manager, too
+		if err := pause(ctx, min(max(tick, 5*cost), time.Second)); err != nil { // to export metrics is work for the manager, too
 			return err
 		}
 	}
@@ -339,7 +339,7 @@ func eachBy(ctx context.Context, hands int, what string, first, n int, do func(c
 	return group.Wait()
 }
 
-// requests counts what the manager asked of the API server since the mark, by verb and resource, as "patch grafanasecurevalues/status".
+// requests counts what the manager asked of the API server since the mark, by verb and resource, for example "patch grafanasecurevalues/status".
 // Watches, events, leases, tokens and what is asked once at the start are left out.
 func (w *world) requests(since controlplane.Mark) (map[string]int, error) {
 	events, err := w.plane.Audit(since)
@@ -360,6 +360,18 @@ func (w *world) requests(since controlplane.Mark) (map[string]int, error) {
 		counts[e.Verb+" "+resource]++
 	}
 	return counts, nil
+}
+
+// events counts the Events that the manager made since the mark.
+func (w *world) events(since controlplane.Mark) (int, error) {
+	events, err := w.plane.Audit(since)
+	n := 0
+	for _, e := range events {
+		if e.User == managerUser && e.Resource == "events" && e.Verb == "create" {
+			n++
+		}
+	}
+	return n, err
 }
 
 // profiled takes profiles of the manager while do runs, where that is asked for.

@@ -15,7 +15,7 @@ func TestAgreesWithKustomize(t *testing.T) {
 	config := objects(t, kustomize(t))
 
 	t.Run("CustomResourceDefinitions", func(t *testing.T) {
-		got, want := definitions(chart), definitions(config)
+		got, want := crds(chart), crds(config)
 		if names := slices.Sorted(maps.Keys(want)); len(names) != 3 || !slices.Equal(slices.Sorted(maps.Keys(got)), names) {
 			t.Fatalf("the chart has %v, config/default %v", slices.Sorted(maps.Keys(got)), names)
 		}
@@ -33,7 +33,7 @@ func TestAgreesWithKustomize(t *testing.T) {
 		}
 	})
 
-	t.Run("roles for others", func(t *testing.T) {
+	t.Run("user roles", func(t *testing.T) {
 		got, want := unbound(chart), unbound(config)
 		if len(want) != 10 || !slices.Equal(got, want) {
 			t.Errorf("the chart has\n%s\nconfig/default\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -112,7 +112,7 @@ func TestNamespacedRights(t *testing.T) {
 	}
 }
 
-func definitions(objects []object) map[string]any {
+func crds(objects []object) map[string]any {
 	specs := map[string]any{}
 	for _, o := range ofKind(objects, "CustomResourceDefinition") {
 		specs[name(o)] = o["spec"]
@@ -154,7 +154,7 @@ func rights(t *testing.T, objects []object) []string {
 	return slices.Compact(found)
 }
 
-// unbound returns the ClusterRoles that nobody has by the installation alone: what each grants, and which roles it is lent to.
+// unbound returns the ClusterRoles that nobody has by the installation alone: what each grants, and which roles it is aggregated to.
 func unbound(objects []object) []string {
 	var bound []string
 	for _, binding := range ofKind(objects, "ClusterRoleBinding") {
@@ -166,13 +166,13 @@ func unbound(objects []object) []string {
 			continue
 		}
 		labels, _ := at(role, "metadata", "labels").(map[string]any)
-		var lent []string
+		var aggregated []string
 		for label := range labels {
 			if to, found := strings.CutPrefix(label, "rbac.authorization.k8s.io/aggregate-to-"); found {
-				lent = append(lent, to)
+				aggregated = append(aggregated, to)
 			}
 		}
-		found = append(found, fmt.Sprintf("%v to %v", verbs(role), lent))
+		found = append(found, fmt.Sprintf("%v to %v", verbs(role), aggregated))
 	}
 	slices.Sort(found)
 	return found

@@ -60,15 +60,7 @@ type server struct {
 // Pod Security Standard.
 func startServer(t *testing.T, namespaces ...string) server {
 	t.Helper()
-	plane, err := controlplane.Start(controlplane.Options{CRDDirectories: []string{filepath.Join("testdata", "crds")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := plane.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	plane := controlplane.StartForTest(t, controlplane.Options{CRDDirectories: []string{filepath.Join("testdata", "crds")}})
 	k8s, err := client.New(plane.Config(), client.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -81,11 +73,7 @@ func startServer(t *testing.T, namespaces ...string) server {
 			t.Fatal(err)
 		}
 	}
-	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := os.WriteFile(kubeconfig, plane.Kubeconfig(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return server{kubectl: plane.KubectlPath(), kubeconfig: kubeconfig}
+	return server{kubectl: plane.KubectlPath(), kubeconfig: plane.KubeconfigPath()}
 }
 
 // run runs kubectl with the given input, and fails the test if that fails.

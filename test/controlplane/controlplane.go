@@ -1,5 +1,7 @@
-// Package controlplane runs a real kube-apiserver and etcd for tests and the demo, and tells from the audit log who asked
-// the API server for what.
+// Package controlplane runs a real kube-apiserver and etcd for tests and the demo, and reports from the audit log who sent which request.
+//
+// It is not below test/internal, because tests of api and cmd import it, and the program in hack/envtest imports its assets: Go allows an import
+// from test/internal only below test, and what is below internal is the product.
 package controlplane
 
 import (
@@ -7,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"testing"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -25,7 +28,7 @@ type Options struct {
 // makes service accounts. RBAC is on, admission is the API server's own without ServiceAccount.
 type ControlPlane struct {
 	env     envtest.Environment
-	dir     string // of the audit policy and log
+	dir     string // of the audit policy and log, and the kubeconfig
 	log     string
 	kubectl string
 }
@@ -37,13 +40,28 @@ func Start(options Options) (*ControlPlane, error) {
 		return nil, err
 	}
 	c, err := start(options, binaries)
-	if err != nil { // somebody may have taken one of its ports before it could
+	if err != nil { // another process may have taken one of its ports first
 		var again error
 		if c, again = start(options, binaries); again != nil {
 			return nil, errors.Join(err, again)
 		}
 	}
 	return c, nil
+}
+
+// StartForTest starts a control plane that ends with the test.
+func StartForTest(t testing.TB, options Options) *ControlPlane {
+	t.Helper()
+	c, err := Start(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
 }
 
 func start(options Options, binaries string) (*ControlPlane, error) {
@@ -78,10 +96,12 @@ func (c *ControlPlane) start() error {
 	c.env.ControlPlane.GetAPIServer().Configure().
 		Set("audit-policy-file", policy).
 		Set("audit-log-path", c.log).
-		Set("audit-log-maxsize", "0"). // else it begins anew after 100 MB, and marks mean nothing
+		Set("audit-log-maxsize", "0"). // else it begins anew after 100 MB, and a Mark means nothing
 		Set("audit-log-mode", "blocking")
-	_, err := c.env.Start()
-	return err
+	if _, err := c.env.Start(); err != nil {
+		return err
+	}
+	return os.WriteFile(c.KubeconfigPath(), c.env.KubeConfig, 0o600)
 }
 
 // Stop ends the processes and removes their data.
@@ -94,9 +114,9 @@ func (c *ControlPlane) Config() *rest.Config {
 	return rest.CopyConfig(c.env.Config)
 }
 
-// Kubeconfig returns the contents of a kubeconfig file of a cluster administrator.
-func (c *ControlPlane) Kubeconfig() []byte {
-	return c.env.KubeConfig
+// KubeconfigPath returns the kubeconfig file of a cluster administrator. Stop removes it.
+func (c *ControlPlane) KubeconfigPath() string {
+	return filepath.Join(c.dir, "kubeconfig")
 }
 
 // KubectlPath returns the kubectl that belongs to this API server.
@@ -104,7 +124,7 @@ func (c *ControlPlane) KubectlPath() string {
 	return c.kubectl
 }
 
-// AddUser returns what a client needs to act as a user of that name, by which Audit tells its requests from those of others.
+// AddUser returns what a client needs to act as a user of that name, by which Audit distinguishes its requests.
 // The user may do what RBAC grants to it and its groups: everything, as one of system:masters. Its client has no rate limit.
 func (c *ControlPlane) AddUser(name string, groups ...string) (*rest.Config, error) {
 	user, err := c.env.AddUser(envtest.User{Name: name, Groups: groups}, &rest.Config{QPS: -1})

@@ -31,7 +31,7 @@ func TestControlPlane(t *testing.T) {
 		}
 	}()
 
-	t.Run("audit tells users apart", func(t *testing.T) {
+	t.Run("audit distinguishes users", func(t *testing.T) {
 		reader, err := plane.AddUser("reader")
 		if err != nil {
 			t.Fatal(err)
@@ -96,11 +96,7 @@ func TestControlPlane(t *testing.T) {
 	})
 
 	t.Run("kubectl works with the kubeconfig", func(t *testing.T) {
-		kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-		if err := os.WriteFile(kubeconfig, plane.Kubeconfig(), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		out, err := exec.CommandContext(t.Context(), plane.KubectlPath(), "--kubeconfig", kubeconfig,
+		out, err := exec.CommandContext(t.Context(), plane.KubectlPath(), "--kubeconfig", plane.KubeconfigPath(),
 			"get", "namespace", "default", "-o", "name").CombinedOutput()
 		if err != nil || strings.TrimSpace(string(out)) != "namespace/default" {
 			t.Errorf("kubectl: %v\n%s", err, out)
@@ -132,7 +128,7 @@ func TestStartSaysHowToGetTheBinaries(t *testing.T) {
 	}
 }
 
-func TestStartFailsWithoutItsDefinitions(t *testing.T) {
+func TestStartFailsWithoutItsCRDs(t *testing.T) {
 	_, err := controlplane.Start(controlplane.Options{CRDDirectories: []string{filepath.Join(t.TempDir(), "none")}})
 	if err == nil || !strings.Contains(err.Error(), "none") {
 		t.Errorf("error = %v, want one that names the directory", err)

@@ -1,4 +1,4 @@
-// Demo shows the operator at work: with a real kube-apiserver and etcd, a stand-in for Grafana, and the manager. It applies
+// Demo shows the operator at work: with a real kube-apiserver and etcd, a fake Grafana, and the manager. It applies
 // config/samples, rotates, edits, moves, adopts and deletes, and prints each command, its output, and what a decrypter in
 // Grafana would get.
 //
@@ -46,8 +46,8 @@ const (
 	handmadeValue = "typed-by-hand"
 	adoptedValue  = "kept-by-kubernetes"
 
-	demoToken = "glsa_demo"
-	patience  = 30 * time.Second // for one step
+	demoToken   = "glsa_demo"
+	stepTimeout = 30 * time.Second // for one step
 )
 
 // handmadeObject is a GrafanaSecureValue for a name that is taken in Grafana.
@@ -72,17 +72,16 @@ func main() {
 	defer stop()
 	if err := run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "\nerror: "+err.Error())
-		os.Exit(1) //nolint:gocritic // nothing else is deferred
+		os.Exit(1) // nothing else is deferred
 	}
 }
 
 // demo is what is running.
 type demo struct {
-	plane      *controlplane.ControlPlane
-	grafana    *grafanatest.Server
-	dir        string // of the kubeconfig, the samples and the manager's log
-	kubeconfig string
-	samples    string
+	plane   *controlplane.ControlPlane
+	grafana *grafanatest.Server
+	dir     string // of the samples and the manager's log
+	samples string
 }
 
 func run(ctx context.Context) (err error) {
@@ -92,7 +91,7 @@ func run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(d.dir)) }()
 
-	say("Starting kube-apiserver and etcd, a stand-in for Grafana, and the manager.")
+	say("Starting kube-apiserver and etcd, a fake Grafana, and the manager.")
 	d.plane, err = controlplane.Start(controlplane.Options{CRDDirectories: []string{"config/crd/bases"}})
 	if err != nil {
 		return err
@@ -124,12 +123,9 @@ func run(ctx context.Context) (err error) {
 	return d.stay(ctx)
 }
 
-// prepare writes the kubeconfig, and the samples for the stand-in at url.
+// prepare writes the samples for the fake Grafana at url. A short requestTimeout allows a deletion soon after the start of the manager, which
+// accepts no 404 as proof before.
 func (d *demo) prepare(url string) error {
-	d.kubeconfig = filepath.Join(d.dir, "kubeconfig")
-	if err := os.WriteFile(d.kubeconfig, d.plane.Kubeconfig(), 0o600); err != nil {
-		return err
-	}
 	d.samples = filepath.Join(d.dir, "samples")
 	if err := os.CopyFS(d.samples, os.DirFS(samplesDirectory)); err != nil {
 		return err
@@ -138,7 +134,7 @@ func (d *demo) prepare(url string) error {
 	if err != nil {
 		return err
 	}
-	replacer := strings.NewReplacer(sampleURL, url, sampleToken, demoToken)
+	replacer := strings.NewReplacer(sampleURL, url+"\n  requestTimeout: 2s", sampleToken, demoToken)
 	for _, file := range files {
 		content, err := os.ReadFile(file)
 		if err != nil {
@@ -166,7 +162,7 @@ func (d *demo) startManager(ctx context.Context) (stop func() error, err error) 
 	manager, err := operator.New(ctx, d.plane.Config(), operator.Options{
 		MetricsBindAddress:      "0",
 		HealthProbeBindAddress:  "0",
-		MaxConcurrentReconciles: 16,
+		MaxConcurrentReconciles: 64,
 		OperatorNamespace:       operatorNamespace,
 		NamespacedConnections:   true,
 		Version:                 "demo",
@@ -230,8 +226,8 @@ func (d *demo) showRotated(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	say("From the API server's first sight of the new Secret to Grafana's answer: %.1f ms.", took.Seconds()*1000)
-	if err := d.eventually(ctx, "status to tell of version 2", func() bool { return d.version(ctx) == "2" }); err != nil {
+	say("From the arrival of the new Secret at the API server to Grafana's answer: %.1f ms.", took.Seconds()*1000)
+	if err := d.eventually(ctx, "version 2 in status", func() bool { return d.version(ctx) == "2" }); err != nil {
 		return err
 	}
 	return d.each(ctx, []string{"get", "gsv"})
@@ -265,7 +261,7 @@ func (d *demo) showMoved(ctx context.Context) error {
 	if err == nil {
 		err = d.eventually(ctx, "the old name to go", func() bool { return !d.inGrafana(sampleName) })
 	}
-	looks, gaps := watched()
+	probes, gaps := watched()
 	if err != nil {
 		return err
 	}
@@ -276,9 +272,9 @@ func (d *demo) showMoved(ctx context.Context) error {
 		return err
 	}
 	if gaps > 0 {
-		return fmt.Errorf("during the move the value was missing in %d of %d looks", gaps, looks)
+		return fmt.Errorf("during the move the value was missing in %d of %d probes", gaps, probes)
 	}
-	say("It was never missing in %d looks. What Grafana was asked, and what it answered:\n", looks)
+	say("It was never missing in %d probes. The requests to Grafana, and its answers:\n", probes)
 	for _, c := range d.grafana.Calls() {
 		if c.Verb != grafanatest.VerbList {
 			fmt.Printf("  %-6s %s: %d\n", c.Method, c.Name, c.Code)
@@ -287,31 +283,31 @@ func (d *demo) showMoved(ctx context.Context) error {
 	return nil
 }
 
-// watch looks for the value under either name, again and again, until the returned function is called. That tells how often
-// it looked, and how often the value was under neither.
-func (d *demo) watch(from, to, value string) (stop func() (looks, gaps int)) {
+// watch probes for the value under either name until the returned function is called. That returns the number of probes, and how often
+// the value was under neither.
+func (d *demo) watch(from, to, value string) (stop func() (probes, gaps int)) {
 	ended, counts := make(chan struct{}), make(chan [2]int)
 	there := func(name string) bool {
 		got, err := d.grafana.Decrypt(sampleNamespace, name, sampleDecrypter)
 		return err == nil && string(got) == value
 	}
 	go func() {
-		looks, gaps := 0, 0
+		probes, gaps := 0, 0
 		for {
 			select {
 			case <-ended:
-				counts <- [2]int{looks, gaps}
+				counts <- [2]int{probes, gaps}
 				return
 			case <-time.After(100 * time.Microsecond):
 			}
-			looks++
-			// The old name first: a value that left it before this look is under the new one by now.
+			probes++
+			// The old name first: a value that left it before this probe is under the new one by now.
 			if !there(from) && !there(to) {
 				gaps++
 			}
 		}
 	}()
-	return func() (looks, gaps int) {
+	return func() (probes, gaps int) {
 		close(ended)
 		c := <-counts
 		return c[0], c[1]
@@ -323,7 +319,7 @@ func (d *demo) showAdopted(ctx context.Context) error {
 	byHand := d.grafana.Put(sampleNamespace, grafanatest.Stored{
 		Name: handmadeName, Description: "Made by hand", Decrypters: []string{sampleDecrypter}, Value: []byte(handmadeValue),
 	})
-	say("Somebody has made %s in Grafana by hand. An object for the same name:", handmadeName)
+	say("A person has made %s in Grafana by hand. An object for the same name:", handmadeName)
 	file := filepath.Join(d.dir, handmadeName+".yaml")
 	if err := os.WriteFile(file, []byte(handmadeObject), 0o600); err != nil {
 		return err
@@ -376,7 +372,7 @@ func (d *demo) stay(ctx context.Context) error {
 		return err
 	}
 	say("Everything stays up. In another terminal:\n\n  export KUBECONFIG=%s\n  %s get gconn,gsv\n\nCtrl-C ends it.",
-		d.kubeconfig, d.plane.KubectlPath())
+		d.plane.KubeconfigPath(), d.plane.KubectlPath())
 	<-ctx.Done()
 	return nil
 }
@@ -395,7 +391,7 @@ func (d *demo) each(ctx context.Context, commands ...[]string) error {
 }
 
 func (d *demo) kubectl(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, d.plane.KubectlPath(), append([]string{"--kubeconfig", d.kubeconfig}, args...)...)
+	cmd := exec.CommandContext(ctx, d.plane.KubectlPath(), append([]string{"--kubeconfig", d.plane.KubeconfigPath()}, args...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return string(out), fmt.Errorf("kubectl %s: %w", shellWords(args), err)
@@ -445,7 +441,7 @@ func (d *demo) version(ctx context.Context) string {
 }
 
 func (d *demo) eventually(ctx context.Context, what string, seen func() bool) error {
-	err := wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, patience, true, func(context.Context) (bool, error) { return seen(), nil })
+	err := wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, stepTimeout, true, func(context.Context) (bool, error) { return seen(), nil })
 	if err != nil {
 		return fmt.Errorf("waited for %s: %w", what, err)
 	}
@@ -456,7 +452,7 @@ func title(text string) { fmt.Printf("\n== %s ==\n", text) }
 
 func say(format string, args ...any) { fmt.Printf("\n"+format+"\n", args...) }
 
-// indent sets a text off from what is said.
+// indent sets a text off.
 func indent(text string) string {
 	return "  " + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n  ") + "\n"
 }

@@ -1,4 +1,4 @@
-// Package docs holds the documentation to the code: what is declared is documented, links lead somewhere, and YAML is taken by a server.
+// Package docs compares the documentation with the code: what is declared is documented, links resolve, and a server accepts the YAML.
 package docs
 
 import (
@@ -38,7 +38,7 @@ func TestReasons(t *testing.T) {
 	compare(t, "reasons.md, connection", table(t, connection, "| reason |"), ofConnections)
 }
 
-// TestReasonsHaveACommand: what ends each reason begins with something to type.
+// TestReasonsHaveACommand: each reason has a command to run.
 func TestReasonsHaveACommand(t *testing.T) {
 	rows := all(text(t, "docs/reference/reasons.md"), "(?m)^(\\| `\\w+` \\|.*)$")
 	if len(rows) == 0 {
@@ -79,7 +79,7 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// TestEvents: the page has every event that tells of what was done. Those of reasons are held by TestReasons.
+// TestEvents: the page has every event of a write. TestReasons compares those of reasons.
 func TestEvents(t *testing.T) {
 	var events []string
 	files, err := filepath.Glob(filepath.Join(root(t), "internal", "controller", "securevalue", "*.go"))
@@ -97,10 +97,10 @@ func TestEvents(t *testing.T) {
 		ast.Inspect(parsed, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.ValueSpec: // the kinds of writes
-				if kind, ok := n.Type.(*ast.Ident); ok && kind.Name == "deedKind" {
+				if kind, ok := n.Type.(*ast.Ident); ok && kind.Name == "changeKind" {
 					events = append(events, literal(n.Values[0]))
 				}
-			case *ast.CallExpr: // what is told by a name of its own
+			case *ast.CallExpr: // an event with a name of its own
 				if called, ok := n.Fun.(*ast.SelectorExpr); ok && called.Sel.Name == "Eventf" && literal(n.Args[3]) != "" {
 					events = append(events, literal(n.Args[3]))
 				}
@@ -108,7 +108,7 @@ func TestEvents(t *testing.T) {
 			return true
 		})
 	}
-	events = append(events, "Suspended", "Synced") // reasons that are told in another way than the others
+	events = append(events, "Suspended") // a reason whose event is Normal
 	compare(t, "events.md", table(t, text(t, "docs/reference/events.md"), "| event |"), events)
 }
 

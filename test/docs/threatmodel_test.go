@@ -32,6 +32,11 @@ func TestGuards(t *testing.T) {
 	haveTests(t, rows(t, text(t, "docs/guards.md"), "G", 4), 3)
 }
 
+// TestSchedules: schedules are numbered without a gap, and each names tests that exist.
+func TestSchedules(t *testing.T) {
+	haveTests(t, rows(t, text(t, "docs/internals/ownership-schedules.md"), "S", 4), 3)
+}
+
 // haveTests: that cell of each row names tests that exist, with "<br>" between them.
 func haveTests(t *testing.T, rows [][]string, cell int) {
 	t.Helper()
@@ -152,7 +157,7 @@ func below(node ast.Node, above, between string) []string {
 	return tests
 }
 
-// isTest tells what gives a test a name.
+// isTest reports whether a function names a test.
 func isTest(function ast.Expr) bool {
 	switch f := function.(type) {
 	case *ast.Ident:

@@ -184,7 +184,8 @@ func (c *cluster) connect() *v1alpha1.GrafanaConnection {
 		ObjectMeta: metav1.ObjectMeta{Namespace: team, Name: "prod"},
 		Spec: v1alpha1.ConnectionSpec{
 			URL: c.grafanaURL, Namespace: grafanaNS,
-			Credentials: v1alpha1.Credentials{TokenSecretRef: v1alpha1.SecretKeyReference{Name: "grafana", Key: "token"}},
+			RequestTimeout: "5s", // after a start, a deletion waits for as long
+			Credentials:    v1alpha1.Credentials{TokenSecretRef: v1alpha1.SecretKeyReference{Name: "grafana", Key: "token"}},
 		},
 	}
 	c.create(conn)
@@ -272,7 +273,7 @@ func (c *cluster) writesToGrafana() []string {
 	return writes
 }
 
-// requests returns what the user has asked of the API server since the mark and was answered as wanted, as "verb resource name".
+// requests returns the wanted requests of the user since the mark, as "verb resource name".
 func (c *cluster) requests(user string, since controlplane.Mark, wanted func(controlplane.AuditEvent) bool) []string {
 	GinkgoHelper()
 	events, err := c.plane.Audit(since)
@@ -286,22 +287,22 @@ func (c *cluster) requests(user string, since controlplane.Mark, wanted func(con
 	return found
 }
 
-// statusWrite tells a write to the status of one of our kinds, the marker of settled apart.
+// statusWrite reports whether a request writes the status of one of our kinds, the marker of settled apart.
 func statusWrite(e controlplane.AuditEvent) bool {
 	return e.Subresource == "status" && e.Verb == "patch" && e.Name != "marker"
 }
 
 func denied(e controlplane.AuditEvent) bool { return e.Code == 403 }
 
-// definitions returns the CustomResourceDefinitions of our kinds, by their names.
-func (c *cluster) definitions() map[string]*apiextensionsv1.CustomResourceDefinition {
+// crds returns the CustomResourceDefinitions of our kinds, by their names.
+func (c *cluster) crds() map[string]*apiextensionsv1.CustomResourceDefinition {
 	GinkgoHelper()
 	list := &apiextensionsv1.CustomResourceDefinitionList{}
 	Expect(c.k8s.List(c.ctx, list)).To(Succeed())
 	found := map[string]*apiextensionsv1.CustomResourceDefinition{}
-	for i, definition := range list.Items {
-		if definition.Spec.Group == v1alpha1.GroupVersion.Group {
-			found[definition.Name] = &list.Items[i]
+	for i, crd := range list.Items {
+		if crd.Spec.Group == v1alpha1.GroupVersion.Group {
+			found[crd.Name] = &list.Items[i]
 		}
 	}
 	return found

@@ -21,13 +21,13 @@ import (
 )
 
 const (
-	definitionOfValues = "grafanasecurevalues.grafana.securevalues.io"
-	keySecret          = "secret/grafana-secure-value-operator-fingerprint"
-	lease              = "lease.coordination.k8s.io/grafana-secure-value-operator"
+	crdOfValues = "grafanasecurevalues.grafana.securevalues.io"
+	keySecret   = "secret/grafana-secure-value-operator-fingerprint"
+	lease       = "lease.coordination.k8s.io/grafana-secure-value-operator"
 )
 
 var _ = Describe("The chart", func() {
-	It("upgrades, rolls back and loses the fingerprint key with 1,000 objects in step, and writes nothing", func(ctx SpecContext) {
+	It("upgrades, rolls back and loses the fingerprint key with 1,000 objects in sync, and writes nothing", func(ctx SpecContext) {
 		const objects = 1000
 		c := newCluster(ctx)
 		c.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "monitoring"}})
@@ -43,7 +43,7 @@ var _ = Describe("The chart", func() {
 		c.secret("source", "key", "canary-1")
 		c.createMany(objects)
 		c.eventuallyStoredMany(objects, 1)
-		c.eventuallyLookedAt(m, reader, objects)
+		c.eventuallyReconciled(m, reader, objects)
 		Expect(c.grafana.Calls()).NotTo(BeEmpty())
 
 		began := c.plane.Mark()
@@ -55,18 +55,18 @@ var _ = Describe("The chart", func() {
 			change()
 			m.stop()
 			m = c.run()
-			c.eventuallyLookedAt(m, reader, objects)
+			c.eventuallyReconciled(m, reader, objects)
 			Expect(c.writesToGrafana()).To(BeEmpty())
 			Expect(c.requests(m.user, mark, statusWrite)).To(BeEmpty())
 		}
-		Expect(c.definitions()[definitionOfValues].Spec.Names.ShortNames).To(Equal([]string{"older"}))
+		Expect(c.crds()[crdOfValues].Spec.Names.ShortNames).To(Equal([]string{"older"}))
 		nothingWritten("upgrading", func() {
 			c.upgrade(append(readers, "--set", "replicaCount=3,log.level=debug,maxConcurrentReconciles=4")...)
-			Expect(c.definitions()[definitionOfValues].Spec.Names.ShortNames).To(Equal([]string{"gsv"}))
+			Expect(c.crds()[crdOfValues].Spec.Names.ShortNames).To(Equal([]string{"gsv"}))
 		})
 		nothingWritten("rolling back", func() {
 			c.helm("rollback", release, "1", "--namespace", operatorNamespace)
-			Expect(c.definitions()[definitionOfValues].Spec.Names.ShortNames).To(Equal([]string{"older"}))
+			Expect(c.crds()[crdOfValues].Spec.Names.ShortNames).To(Equal([]string{"older"}))
 		})
 		key := c.fingerprintKey()
 		nothingWritten("losing the fingerprint key", func() { c.delete(key) })
@@ -75,7 +75,7 @@ var _ = Describe("The chart", func() {
 		By("rotating, which writes each of them once")
 		c.secret("source", "key", "canary-2")
 		c.eventuallyStoredMany(objects, 2)
-		c.eventuallyLookedAt(m, reader, objects)
+		c.eventuallyReconciled(m, reader, objects)
 		for name, stored := range c.grafana.Values(grafanaNS) {
 			Expect(stored.Version).To(Equal(int64(2)), name)
 		}
@@ -83,7 +83,7 @@ var _ = Describe("The chart", func() {
 		Expect(c.requests(m.user, controlplane.Mark{}, denied)).To(BeEmpty())
 	})
 
-	It("serves metrics to whom it is told to, and to nobody else", func(ctx SpecContext) {
+	It("serves metrics to the readers of its values, and to nobody else", func(ctx SpecContext) {
 		c := newCluster(ctx)
 		c.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: team, Name: "prometheus"}})
 		c.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: team, Name: "stranger"}})
@@ -132,7 +132,7 @@ var _ = Describe("The chart", func() {
 		second.stop()
 	})
 
-	It("leaves behind what it says, and takes it up again", func(ctx SpecContext) {
+	It("leaves behind what it says, and takes that over again", func(ctx SpecContext) {
 		c := newCluster(ctx)
 		c.install()
 		m := c.run()
@@ -153,8 +153,8 @@ var _ = Describe("The chart", func() {
 			"customresourcedefinition.apiextensions.k8s.io/grafanaconnections.grafana.securevalues.io",
 			"customresourcedefinition.apiextensions.k8s.io/grafanasecurevalues.grafana.securevalues.io",
 			keySecret, lease))
-		for name, definition := range c.definitions() {
-			Expect(definition.DeletionTimestamp).To(BeNil(), name)
+		for name, crd := range c.crds() {
+			Expect(crd.DeletionTimestamp).To(BeNil(), name)
 		}
 		c.delete(deleted)
 		for _, o := range []client.Object{kept, deleted, conn} {
@@ -178,9 +178,9 @@ var _ = Describe("The chart", func() {
 		Expect(c.requests(m.user, mark, statusWrite)).NotTo(ContainElement(ContainSubstring(kept.Name)))
 		Expect(c.fingerprintKey().UID).To(Equal(key.UID))
 
-		By("leaving the definitions to somebody else")
+		By("leaving the CRDs to another installation")
 		c.helm("upgrade", "another", chart(), "--namespace", operatorNamespace, "--set", "crds.install=false")
-		Expect(c.definitions()).To(HaveLen(3))
+		Expect(c.crds()).To(HaveLen(3))
 		Expect(c.exists(kept)).To(BeTrue())
 		Expect(kept.DeletionTimestamp).To(BeNil())
 
@@ -194,7 +194,7 @@ var _ = Describe("The chart", func() {
 		c.kubectl("", "delete", "crd", "--selector", "app.kubernetes.io/name=grafana-secure-value-operator")
 		c.kubectl("", "delete", "--namespace", operatorNamespace, keySecret, lease)
 		Expect(c.remains()).To(BeEmpty())
-		Expect(c.definitions()).To(BeEmpty())
+		Expect(c.crds()).To(BeEmpty())
 		Expect(c.grafana.Values(grafanaNS)).To(BeEmpty())
 	})
 
@@ -216,20 +216,20 @@ var _ = Describe("The chart", func() {
 				g.Expect(o.GetDeletionTimestamp()).NotTo(BeNil())
 			}
 		}).Should(Succeed())
-		Expect(c.remains()).To(ContainElement(ContainSubstring(definitionOfValues)))
+		Expect(c.remains()).To(ContainElement(ContainSubstring(crdOfValues)))
 		Expect(c.grafana.Values(grafanaNS)).To(HaveLen(1))
 
 		By("installing it again, which ends what waits")
 		c.install()
 		m = c.run()
 		c.eventuallyGone(sv, conn)
-		Eventually(c.definitions).Should(HaveLen(1), "what was being deleted is still there")
+		Eventually(c.crds).Should(HaveLen(1), "what was being deleted is still there")
 		Expect(c.grafana.Values(grafanaNS)).To(BeEmpty())
 		m.stop()
 
-		By("upgrading, which makes the definitions anew")
+		By("upgrading, which makes the CRDs anew")
 		c.upgrade()
-		Expect(c.definitions()).To(HaveLen(3))
+		Expect(c.crds()).To(HaveLen(3))
 		m = c.run()
 		c.lives()
 		m.stop()
@@ -265,7 +265,7 @@ var _ = Describe("The chart", func() {
 	)
 })
 
-// olderChart returns a copy of the chart that stands for the release before: of another version, with another definition.
+// olderChart returns a copy of the chart that stands for the release before: of another version, with another CRD.
 func olderChart() string {
 	GinkgoHelper()
 	older := filepath.Join(GinkgoT().TempDir(), "older")
@@ -309,7 +309,7 @@ func (c *cluster) createMany(objects int) {
 	wait.Wait()
 }
 
-// eventuallyStoredMany waits until Grafana holds that many values of at least the version.
+// eventuallyStoredMany waits until Grafana has that many values of at least the version.
 func (c *cluster) eventuallyStoredMany(objects int, version int64) {
 	GinkgoHelper()
 	Eventually(func() int {
@@ -323,8 +323,8 @@ func (c *cluster) eventuallyStoredMany(objects int, version int64) {
 	}).Should(Equal(objects))
 }
 
-// eventuallyLookedAt waits until the manager has looked at that many objects since its start, and nothing is left to do.
-func (c *cluster) eventuallyLookedAt(m *manager, reader *rest.Config, objects int) {
+// eventuallyReconciled waits until the manager has reconciled that many objects since its start, and nothing is left to do.
+func (c *cluster) eventuallyReconciled(m *manager, reader *rest.Config, objects int) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
 		of := `controller="grafanasecurevalue"`

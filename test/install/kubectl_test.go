@@ -36,7 +36,7 @@ var _ = Describe("install.yaml", func() {
 		Expect(c.kubectl("", "diff", "--server-side", "-f", file)).To(BeEmpty())
 
 		c.kubectl("", "delete", "--wait=false", "-f", file)
-		Eventually(c.definitions).Should(BeEmpty())
+		Eventually(c.crds).Should(BeEmpty())
 	})
 })
 

@@ -56,7 +56,7 @@ func (c *cluster) run() *manager {
 			args = append(args, "--metrics-bind-address="+m.metrics)
 		}
 	}
-	cmd := exec.Command(managerPath, args...) //nolint:noctx // stop ends it, so that it can let go of its lease
+	cmd := exec.Command(managerPath, args...) //nolint:noctx // stop ends it, so that it can release its lease
 	for _, env := range container.Env {
 		value := env.Value
 		if env.ValueFrom != nil {
@@ -105,7 +105,7 @@ func (m *manager) get(url, token string) (code int, body string, err error) {
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
-	//nolint:gosec // the certificate is the manager's own, made with each start
+	// the certificate is the manager's own, made with each start
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package install holds that what is installed works: by the real helm and kubectl into a real kube-apiserver, where the real manager
+// Package install tests that what is installed works: by the real helm and kubectl into a real kube-apiserver, where the real manager
 // then runs as the installed ServiceAccount, with the flags of the installed Deployment.
 package install
 

@@ -110,7 +110,7 @@ func fromLua(value lua.LValue) (any, error) {
 	case lua.LNumber:
 		return float64(v), nil
 	case *lua.LNilType:
-		return nil, nil //nolint:nilnil // as JSON's null
+		return nil, nil // as JSON's null
 	case *lua.LTable:
 		return fromTable(v)
 	default:

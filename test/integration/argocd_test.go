@@ -154,7 +154,7 @@ func tokenIn(patch []byte) string {
 	return changes.Metadata.Annotations[v1alpha1.AnnotationSyncNow]
 }
 
-// mended returns what a script returned with each empty map as it was. Lua tells it from an empty list no more; Argo CD does alike.
+// mended returns what a script returned with each empty map as it was. Lua cannot distinguish it from an empty list; Argo CD does the same.
 func mended(after, before any) any {
 	switch now := after.(type) {
 	case map[string]any:

@@ -51,8 +51,8 @@ func (c *cluster) do(f func()) {
 	f()
 }
 
-// twin makes the world's namespace in this cluster too, with a connection to the same Grafana.
-func (c *cluster) twin(w *world, resyncPeriod string) {
+// copyWorld makes the world's namespace in this cluster too, with a connection to the same Grafana.
+func (c *cluster) copyWorld(w *world, resyncPeriod string) {
 	GinkgoHelper()
 	c.do(func() {
 		w.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}})
@@ -154,7 +154,7 @@ var _ = Describe("Two clusters with one Grafana", long, Ordered, func() {
 			w.create(w.value(name))
 		}
 		w.eventuallyAllSynced(objects)
-		green.twin(w, "")
+		green.copyWorld(w, "")
 		w.reset()
 		end := noGapAt(groups...)
 
@@ -194,9 +194,9 @@ var _ = Describe("Two clusters with one Grafana", long, Ordered, func() {
 		})
 	})
 
-	It("leave blue's object a NameConflict, which writes nothing until an edit or sync-now takes the value back", func(ctx SpecContext) {
+	It("leave blue's object a NameConflict, which writes nothing until sync-now takes the value back", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
-		green.twin(w, "")
+		green.copyWorld(w, "")
 		w.secret("source", map[string]string{"key": "canary-blue"})
 		inBlue := w.adopting("api-key")
 		w.create(inBlue)
@@ -213,6 +213,10 @@ var _ = Describe("Two clusters with one Grafana", long, Ordered, func() {
 		Expect(w.contents()).To(Equal([]string{"api-key=canary-green"}))
 
 		edit(w, inBlue, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Description = "Another text" })
+		w.eventually(inBlue, v1alpha1.ReasonNameConflict)
+		Expect(w.writesTo("api-key")).To(BeZero())
+		w.syncNow(inBlue, "mine")
+		w.eventuallyAnswered(inBlue, "mine")
 		w.eventuallySynced(inBlue)
 		Expect(w.contents()).To(Equal([]string{"api-key=canary-blue-3"}))
 		w.settledIn(green)
@@ -235,9 +239,9 @@ var _ = Describe("Two clusters with one Grafana", long, Ordered, func() {
 		Expect(w.contents()).To(Equal([]string{"api-key=canary-green-2"}))
 	})
 
-	It("leave blue's object a NameConflict with Refuse, whatever is asked of it", func(ctx SpecContext) {
+	It("leave blue's object without the value with Refuse, whatever is asked of it", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
-		green.twin(w, "")
+		green.copyWorld(w, "")
 		inBlue := w.synced("api-key", "canary-blue")
 		w.noGap("api-key")
 		taken(w, inBlue, "canary-green")
@@ -245,16 +249,14 @@ var _ = Describe("Two clusters with one Grafana", long, Ordered, func() {
 		edit(w, inBlue, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Description = "Another text" })
 		w.eventually(inBlue, v1alpha1.ReasonNameConflict)
 		w.syncNow(inBlue, "mine")
-		w.settled()
-		w.refresh(inBlue)
-		Expect(statusReason(inBlue)).To(Equal(v1alpha1.ReasonNameConflict))
+		w.eventually(inBlue, v1alpha1.ReasonAlreadyExists)
 		Expect(inBlue.Status.LastSyncNow).To(BeEmpty())
 		Expect(w.writesTo("api-key")).To(BeZero())
 	})
 
 	It("let blue's object move away, and leave green the value", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
-		green.twin(w, "")
+		green.copyWorld(w, "")
 		inBlue := w.synced("api-key", "canary-blue")
 		w.noGap("api-key")
 		taken(w, inBlue, "canary-green")
@@ -264,13 +266,13 @@ var _ = Describe("Two clusters with one Grafana", long, Ordered, func() {
 		Expect(w.contents()).To(ConsistOf("api-key=canary-green", "elsewhere=canary-blue"))
 	})
 
-	It("make no war with the same YAML", func(ctx SpecContext) {
+	It("do not take the value from each other for ever with the same YAML", func(ctx SpecContext) {
 		w := newWorld(ctx)
 		conn := w.connection(connectionRef)
 		conn.Spec.ResyncPeriod = "5s"
 		w.create(conn)
 		w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)
-		green.twin(w, "5s")
+		green.copyWorld(w, "5s")
 		w.secret("source", map[string]string{"key": "canary-0"})
 		green.do(func() { w.secret("source", map[string]string{"key": "canary-0"}) })
 		w.reset()
@@ -278,7 +280,7 @@ var _ = Describe("Two clusters with one Grafana", long, Ordered, func() {
 		inBlue, inGreen := w.adopting("api-key"), w.adopting("api-key")
 		w.create(inBlue)
 		green.do(func() { w.create(inGreen) })
-		w.eventuallyObserved(inBlue) // in step, or the other has it by now
+		w.eventuallyObserved(inBlue) // in sync, or the other has it by now
 		green.do(func() { w.eventuallyObserved(inGreen) })
 		const rotations = 5
 		for i := range rotations {
@@ -294,7 +296,7 @@ var _ = Describe("Two clusters with one Grafana", long, Ordered, func() {
 		green.do(func() { w.refresh(inGreen) })
 		Expect([]string{statusReason(inBlue), statusReason(inGreen)}).To(ConsistOf(v1alpha1.ReasonSynced, v1alpha1.ReasonNameConflict))
 
-		By("not with the LISTs of either either")
+		By("comparing, with the LISTs of both")
 		w.grafana.ResetCalls()
 		Eventually(w.lists).Should(BeNumerically(">=", 4))
 		w.settledIn(green)
@@ -303,7 +305,7 @@ var _ = Describe("Two clusters with one Grafana", long, Ordered, func() {
 
 	It("go on where one is lost, and the other one is given its id", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
-		green.twin(w, "")
+		green.copyWorld(w, "")
 		lost := w.syncedAs("api-key", "api-key", "canary-1")
 		end := w.noGap("api-key")
 		green.stop()

@@ -16,7 +16,7 @@ var _ = Describe("A value that is not ours", func() {
 		return grafanatest.Stored{Name: name, Description: "theirs", Value: []byte("their value")}
 	}
 
-	// leftAlone asserts that the value stays as it is, whatever becomes of an object that names it.
+	// leftAlone asserts that the value stays as it is, whatever happens to an object that names it.
 	leftAlone := func(ctx SpecContext, policy v1alpha1.AdoptionPolicy, change func(*world, *grafanatest.Stored), reason string) {
 		w := newConnectedWorld(ctx)
 		theirs := foreign("api-key")
@@ -36,7 +36,7 @@ var _ = Describe("A value that is not ours", func() {
 		Expect(w.stored("api-key")).To(Equal(theirs))
 	}
 
-	It("is neither written nor deleted where nobody marked it", func(ctx SpecContext) {
+	It("is neither written nor deleted where nobody labelled it", func(ctx SpecContext) {
 		leftAlone(ctx, v1alpha1.AdoptionPolicyRefuse, func(*world, *grafanatest.Stored) {}, v1alpha1.ReasonAlreadyExists)
 	})
 
@@ -51,43 +51,34 @@ var _ = Describe("A value that is not ours", func() {
 			Entry("where another tool manages it", func(_ *world, s *grafanatest.Stored) {
 				s.Annotations = map[string]string{"grafana.app/managedBy": "terraform"}
 			}, v1alpha1.ReasonAlreadyExists),
-			Entry("where another tool manages it, and it carries our marks all the same", func(w *world, s *grafanatest.Stored) {
-				*s = marked("api-key", clusterID, w.namespace, "api-key")
+			Entry("where another tool manages it, and it carries our labels all the same", func(w *world, s *grafanatest.Stored) {
+				*s = labelled("api-key", clusterID, w.namespace, "api-key")
 				s.Annotations["grafana.app/managedBy"] = "terraform"
 			}, v1alpha1.ReasonAlreadyExists),
-			Entry("where a resource of Grafana owns it, and a twin marked it", func(w *world, s *grafanatest.Stored) {
-				*s = marked("api-key", "other", w.namespace, "api-key")
+			Entry("where a resource of Grafana owns it, and the object of its name in another cluster labelled it", func(w *world, s *grafanatest.Stored) {
+				*s = labelled("api-key", "other", w.namespace, "api-key")
 				s.OwnerReferences = []grafanatest.OwnerReference{{APIVersion: "x.grafana.app/v1", Kind: "X", Name: "x", UID: "u"}}
 			}, v1alpha1.ReasonAlreadyExists),
-			Entry("where an unknown object of another cluster marked it", func(_ *world, s *grafanatest.Stored) {
+			Entry("where an unknown object of another cluster labelled it", func(_ *world, s *grafanatest.Stored) {
 				s.Labels = map[string]string{labelCluster: "other", labelOwner: "0123456789"}
 			}, v1alpha1.ReasonNameConflict),
-			Entry("where an object of another name marked it in another cluster", func(w *world, s *grafanatest.Stored) {
-				*s = marked("api-key", "other", w.namespace, "another")
+			Entry("where an object of another name labelled it in another cluster", func(w *world, s *grafanatest.Stored) {
+				*s = labelled("api-key", "other", w.namespace, "another")
 			}, v1alpha1.ReasonNameConflict),
-			Entry("where an object of another namespace marked it in another cluster", func(_ *world, s *grafanatest.Stored) {
-				*s = marked("api-key", "other", "another", "api-key")
+			Entry("where an object of another namespace labelled it in another cluster", func(_ *world, s *grafanatest.Stored) {
+				*s = labelled("api-key", "other", "another", "api-key")
 			}, v1alpha1.ReasonNameConflict),
-			// Its annotation names an object that is not there. Believed, it would make the mark vacant.
-			Entry("where the annotation does not belong to the mark", func(w *world, s *grafanatest.Stored) {
-				*s = marked("api-key", clusterID, "another", "api-key")
+			Entry("where an object of another namespace labelled it, whatever its annotation says", func(w *world, s *grafanatest.Stored) {
+				*s = labelled("api-key", clusterID, "another", "api-key")
 				s.Annotations[annotationResource] = w.namespace + "/nobody"
-			}, v1alpha1.ReasonNameConflict),
-			Entry("where the mark comes without an annotation", func(w *world, s *grafanatest.Stored) {
-				*s = marked("api-key", clusterID, w.namespace, "nobody")
-				s.Annotations = nil
-			}, v1alpha1.ReasonNameConflict),
-			Entry("where the annotation is not the name of an object", func(_ *world, s *grafanatest.Stored) {
-				*s = marked("api-key", clusterID, "", "nobody")
-				s.Annotations[annotationResource] = "/nobody"
 			}, v1alpha1.ReasonNameConflict),
 		)
 	}
 
-	It("is left alone with Refuse where its twin in another cluster marked it", func(ctx SpecContext) {
+	It("is left alone with Refuse where the object of its name in another cluster labelled it", func(ctx SpecContext) {
 		leftAlone(ctx, v1alpha1.AdoptionPolicyRefuse, func(w *world, s *grafanatest.Stored) {
-			*s = marked("api-key", "other", w.namespace, "api-key")
-		}, v1alpha1.ReasonNameConflict)
+			*s = labelled("api-key", "other", w.namespace, "api-key")
+		}, v1alpha1.ReasonAlreadyExists)
 	})
 
 	It("is named even if Grafana hides it", func(ctx SpecContext) {
@@ -109,7 +100,7 @@ var _ = Describe("A value that is not ours", func() {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		theirs := w.stored("api-key")
-		theirs.Labels = map[string]string{"grafana.securevalues.io/owner": "somebody-else"}
+		theirs.Labels = map[string]string{labelOwner: "somebody-else"}
 		theirs.Value = []byte("their value")
 		theirs = w.grafana.Put(grafanaNS, theirs)
 
@@ -121,7 +112,7 @@ var _ = Describe("A value that is not ours", func() {
 		Expect(w.stored("api-key")).To(Equal(theirs))
 	})
 
-	It("gives way once it is deleted in Grafana", func(ctx SpecContext) {
+	It("is no conflict any more once it is deleted in Grafana", func(ctx SpecContext) {
 		w := newWorld(ctx)
 		conn := w.connection(connectionRef)
 		conn.Spec.ResyncPeriod = "5s"

@@ -68,18 +68,18 @@ var _ = Describe("A connection that is deleted while objects name it", func() {
 		return conn
 	}
 
-	It("serves what is held there, takes nothing new, and goes with the last object", func(ctx SpecContext) {
+	It("serves what is owned there, takes nothing new, and goes with the last object", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
-		held, other := w.syncedFrom("held", "canary-1"), w.syncedFrom("other", "canary-1")
+		owner, other := w.syncedFrom("owned", "canary-1"), w.syncedFrom("other", "canary-1")
 		conn := deleted(w)
-		w.eventuallySynced(held)
+		w.eventuallySynced(owner)
 
-		w.secret("held", map[string]string{"key": "canary-2"})
-		w.eventuallyStored("held", "canary-2")
-		w.eventuallySynced(held)
-		edit(w, held, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Description = "Another text" })
-		w.eventuallySynced(held)
-		Expect(w.stored("held").Description).To(Equal("Another text"))
+		w.secret("owned", map[string]string{"key": "canary-2"})
+		w.eventuallyStored("owned", "canary-2")
+		w.eventuallySynced(owner)
+		edit(w, owner, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Description = "Another text" })
+		w.eventuallySynced(owner)
+		Expect(w.stored("owned").Description).To(Equal("Another text"))
 
 		w.delete(other)
 		w.eventuallyGone(other)
@@ -89,20 +89,20 @@ var _ = Describe("A connection that is deleted while objects name it", func() {
 		late := w.valueWithSecret("late", "canary-1")
 		w.create(late)
 		w.eventually(late, v1alpha1.ReasonConnectionNotReady)
-		edit(w, held, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "elsewhere" })
-		w.eventually(held, v1alpha1.ReasonConnectionNotReady)
+		edit(w, owner, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "elsewhere" })
+		w.eventually(owner, v1alpha1.ReasonConnectionNotReady)
 		w.settled()
 		Expect(w.calls()).To(BeEmpty())
-		Expect(string(w.stored("held").Value)).To(Equal("canary-2"))
+		Expect(string(w.stored("owned").Value)).To(Equal("canary-2"))
 
-		edit(w, held, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "" })
-		w.eventuallySynced(held)
+		edit(w, owner, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "" })
+		w.eventuallySynced(owner)
 		w.delete(late)
 		w.eventuallyGone(late)
 		w.settled()
 		w.eventuallySays(conn, v1alpha1.ReasonInUse)
-		w.delete(held)
-		w.eventuallyGone(held)
+		w.delete(owner)
+		w.eventuallyGone(owner)
 		w.eventuallyNone(conn)
 		Expect(w.grafana.Values(grafanaNS)).To(BeEmpty())
 	})
@@ -135,7 +135,7 @@ var _ = Describe("A connection that is deleted while objects name it", func() {
 		w.eventuallyNone(conn)
 	})
 
-	It("is kept by a place that an object still holds there", func(ctx SpecContext) {
+	It("is kept by a target that an object still owns there", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.ConnectionRef.Name = "missing" })
@@ -148,9 +148,10 @@ var _ = Describe("A connection that is deleted while objects name it", func() {
 		Expect(w.grafana.Values(grafanaNS)).To(BeEmpty())
 	})
 
-	It("is kept by a write whose outcome nobody knows", func(ctx SpecContext) {
+	It("is kept by a write of unknown outcome", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
-		// The value gets there, and no answer comes back, so that the intent alone tells of it.
+		w.shortTimeout()
+		// The value gets there, and no answer comes back, so that only the pending target lists it.
 		remove := w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbCreate, AfterEffect: true})
 		get := w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbGet, Code: http.StatusServiceUnavailable})
 		w.secret("source", map[string]string{"key": "canary-1"})
@@ -169,36 +170,22 @@ var _ = Describe("A connection that is deleted while objects name it", func() {
 		Expect(w.grafana.Values(grafanaNS)).To(BeEmpty())
 	})
 
-	It("takes nothing from an object that claims to hold a place there", func(ctx SpecContext) {
+	It("takes nothing from an object that lists a forged pending target there", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
-		w.syncedFrom("held", "canary-1")
+		w.syncedFrom("owned", "canary-1")
 		deleted(w)
 		w.reset()
-		const claim = "GrafanaConnection/prod/default/"
-		late, noted := w.valueWithSecret("late", "canary-1"), w.valueWithSecret("noted", "canary-1")
-		late.Annotations = map[string]string{v1alpha1.AnnotationIntent: claim + "late"}
+		late := w.valueWithSecret("late", "canary-1")
+		late.Annotations = map[string]string{v1alpha1.AnnotationPendingTargets: pending("late")}
 		w.create(late)
 		w.eventually(late, v1alpha1.ReasonConnectionNotReady)
-
-		// One that has the claim noted in status, by naming a place of another connection first.
-		next := w.connection("next")
-		next.Spec.URL = "http://127.0.0.1:1"
-		w.create(next)
-		noted.Annotations = map[string]string{v1alpha1.AnnotationIntent: claim + "noted"}
-		noted.Spec.ConnectionRef.Name = "next"
-		w.create(noted)
-		Eventually(func(g Gomega) {
-			g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(noted), noted)).To(Succeed())
-			g.Expect(noted.Status.Targets).To(HaveLen(1))
-		}).Should(Succeed())
-		edit(w, noted, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.ConnectionRef.Name = connectionRef })
-		w.eventually(noted, v1alpha1.ReasonConnectionNotReady)
 		w.settled()
 		Expect(w.calls()).To(BeEmpty())
 	})
 
 	It("still serves after a restart", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
+		w.shortTimeout()
 		sv := w.synced("api-key", "canary-1")
 		conn := deleted(w)
 		stopManager()
@@ -271,7 +258,7 @@ var _ = Describe("The last good credentials", func() {
 		conn := w.connection(connectionRef)
 		w.delete(conn)
 		w.settled()
-		Expect(k8s.Get(ctx, client.ObjectKeyFromObject(conn), conn)).To(Succeed(), "an object still holds a place there")
+		Expect(k8s.Get(ctx, client.ObjectKeyFromObject(conn), conn)).To(Succeed(), "an object still owns a value there")
 
 		w.runPrinted(sv)
 		w.eventuallyGone(sv)
@@ -282,6 +269,7 @@ var _ = Describe("The last good credentials", func() {
 
 	It("are not needed once the Secret is back", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
+		w.shortTimeout()
 		sv := w.synced("api-key", "canary-1")
 		w.deleteSecret("grafana")
 		w.eventuallyConnection(connectionRef, v1alpha1.ReasonCredentialsNotFound)
@@ -329,7 +317,7 @@ var _ = Describe("A change of url", func() {
 		conn := w.eventuallyConnection(connectionRef, v1alpha1.ReasonValuesMissing)
 		Expect(meta.IsStatusConditionTrue(conn.Status.Conditions, v1alpha1.ConditionStalled)).To(BeTrue())
 		Expect(conn.Status.URL).To(Equal(w.url))
-		w.eventuallySynced(kept) // what is in step stays Ready: the connection alone says so
+		w.eventuallySynced(kept) // what is in sync stays Ready: the connection alone says so
 
 		w.secret("kept", map[string]string{"key": "canary-2"})
 		w.eventually(kept, v1alpha1.ReasonConnectionNotReady)
@@ -374,7 +362,7 @@ var _ = Describe("A change of url", func() {
 		}
 	})
 
-	It("to another Grafana is noticed even if nobody looked when it was made, and after each restart", func(ctx SpecContext) {
+	It("to another Grafana is noticed even if the operator was away when it was made, and after each restart", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		other, url := anotherGrafana()
@@ -400,7 +388,7 @@ var _ = Describe("A change of url", func() {
 
 	It("is free while nothing is recorded on the connection", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
-		waiting := w.value("api-key") // names it, and holds nothing
+		waiting := w.value("api-key") // names it, and owns nothing
 		w.create(waiting)
 		w.eventually(waiting, v1alpha1.ReasonSecretNotFound)
 		other, url := anotherGrafana()
@@ -415,67 +403,6 @@ var _ = Describe("A change of url", func() {
 		w.delete(waiting)
 		w.eventuallyGone(waiting)
 		Expect(other.Values(grafanaNS)).To(BeEmpty())
-	})
-})
-
-var _ = Describe("A Grafana that keeps no labels", func() {
-	It("is left as it was, and asked nothing more until the spec is edited", func(ctx SpecContext) {
-		w := newConnectedWorld(ctx, grafanatest.WithLabelsDropped())
-		sv := w.valueWithSecret("first", "canary-1")
-		w.create(sv)
-		w.eventually(sv, v1alpha1.ReasonConnectionNotReady)
-		conn := w.eventuallyConnection(connectionRef, v1alpha1.ReasonLabelsNotKept)
-		Expect(meta.IsStatusConditionTrue(conn.Status.Conditions, v1alpha1.ConditionStalled)).To(BeTrue())
-		once := []string{"create first", "delete first", "get first"}
-		Expect(w.calls()).To(Equal(once))
-		Expect(w.grafana.Values(grafanaNS)).To(BeEmpty())
-
-		second := w.valueWithSecret("second", "canary-1")
-		w.create(second)
-		w.eventually(second, v1alpha1.ReasonConnectionNotReady)
-		w.secret("first", map[string]string{"key": "canary-2"})
-		w.settled()
-		Expect(w.calls()).To(Equal(once))
-
-		stopManager()
-		startManager()
-		w.secret("second", map[string]string{"key": "canary-2"})
-		w.settled()
-		Expect(w.calls()).To(Equal(once), "after a restart")
-		w.eventuallyConnection(connectionRef, v1alpha1.ReasonLabelsNotKept)
-
-		w.delete(second)
-		w.eventuallyGone(second)
-		w.grafana.ResetCalls()
-		edit(w, conn, func(c *v1alpha1.GrafanaConnection) { c.Spec.RequestTimeout = "31s" })
-		again := append([]string{"get first"}, once...) // its intent says that something may be there
-		Eventually(w.calls).Should(Equal(again))
-		w.eventuallyConnection(connectionRef, v1alpha1.ReasonLabelsNotKept)
-		w.eventually(sv, v1alpha1.ReasonConnectionNotReady)
-		w.settled()
-		Expect(w.calls()).To(Equal(again))
-		Expect(w.grafana.Values(grafanaNS)).To(BeEmpty())
-	})
-
-	It("is used again once its LIST shows our labels", func(ctx SpecContext) {
-		w := newWorld(ctx)
-		conn := w.connection(connectionRef)
-		conn.Spec.ResyncPeriod = "5s"
-		w.create(conn)
-		w.eventuallySays(conn, v1alpha1.ReasonConnected)
-		w.dropLabels(grafanatest.VerbCreate)
-		sv := w.valueWithSecret("api-key", "canary-1")
-		w.create(sv)
-		w.eventually(sv, v1alpha1.ReasonConnectionNotReady)
-		w.eventuallySays(conn, v1alpha1.ReasonLabelsNotKept)
-		Expect(w.grafana.Values(grafanaNS)).To(BeEmpty())
-
-		w.grafana.Put(grafanaNS, grafanatest.Stored{
-			Name: "ours", Description: "of another life", Value: []byte("value"),
-			Labels: map[string]string{"grafana.securevalues.io/cluster": clusterID},
-		})
-		w.eventuallySays(conn, v1alpha1.ReasonConnected)
-		w.eventuallySynced(sv)
 	})
 })
 
@@ -546,13 +473,13 @@ var _ = Describe("The life of a ClusterGrafanaConnection", func() {
 		conn := w.shared()
 		w.createShared(conn)
 		sv := through(w.valueWithSecret("api-key", "canary-1"), conn)
-		sv.Annotations = map[string]string{v1alpha1.AnnotationIntent: "ClusterGrafanaConnection/" + conn.Name + "/default/other"}
+		sv.Annotations = map[string]string{v1alpha1.AnnotationPendingTargets: "ClusterGrafanaConnection/" + conn.Name + "/default/other"}
 		w.create(sv)
 		w.eventually(sv, v1alpha1.ReasonConnectionNotAllowed)
 		w.delete(conn)
 		w.eventuallyNone(conn)
 		w.eventually(sv, v1alpha1.ReasonConnectionNotFound)
-		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { delete(sv.Annotations, v1alpha1.AnnotationIntent) })
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { delete(sv.Annotations, v1alpha1.AnnotationPendingTargets) })
 	})
 
 	It("goes once the only namespaces that name it may not use it any more", func(ctx SpecContext) {

@@ -111,14 +111,14 @@ var _ = Describe("A connection", func() {
 		w.create(sv)
 		w.eventually(sv, v1alpha1.ReasonConnectionNotReady)
 		Expect(message(sv.Status.Conditions)).To(ContainSubstring("(Unauthorized)"))
-		Expect(message(sv.Status.Conditions)).To(HaveSuffix("See: kubectl describe gconn " + connectionRef + " -n " + w.namespace))
+		Expect(message(sv.Status.Conditions)).To(HaveSuffix("Check the connection: `kubectl describe gconn " + connectionRef + " -n " + w.namespace + "`."))
 
 		w.secret("grafana", map[string]string{"token": goodToken})
 		w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)
 		w.eventuallySynced(sv)
 	})
 
-	It("is not used any more after the first 401, and objects in step stay Ready", func(ctx SpecContext) {
+	It("is not used any more after the first 401, and objects in sync stay Ready", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		resting := w.synced("resting", "canary-1")
 		w.secret("other", map[string]string{"key": "canary-1"})
@@ -144,7 +144,7 @@ var _ = Describe("A connection", func() {
 		w.eventuallySynced(rotated)
 	})
 
-	It("recovers by itself", func(ctx SpecContext) {
+	It("is Ready again after an outage", func(ctx SpecContext) {
 		w := newWorld(ctx)
 		remove := w.grafana.Inject(grafanatest.Fault{Code: http.StatusServiceUnavailable})
 		w.create(w.connection(connectionRef))
@@ -158,7 +158,7 @@ var _ = Describe("A connection", func() {
 		w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)
 	})
 
-	It("is watched, and tells how many objects use it", func(ctx SpecContext) {
+	It("is checked again and again, and counts the objects that use it", func(ctx SpecContext) {
 		w := newWorld(ctx)
 		conn := w.connection(connectionRef)
 		conn.Spec.ResyncPeriod = "5s"
@@ -240,7 +240,7 @@ var _ = Describe("A ClusterGrafanaConnection", func() {
 		w.eventuallyStored("api-key", "canary-2")
 		w.eventuallySynced(sv)
 
-		// What a namespace holds may be deleted after the right was taken away.
+		// What a namespace owns may be deleted after the right was taken away.
 		edit(w, conn, func(c *v1alpha1.ClusterGrafanaConnection) {
 			c.Spec.AllowedNamespaces = v1alpha1.AllowedNamespaces{
 				From: v1alpha1.NamespacesFromSelector, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"grafana": "yes"}},
@@ -302,7 +302,7 @@ func answering(code int, contentType, body string) func(*world, *v1alpha1.Connec
 	}
 }
 
-// secureServer is one whose certificate nobody knows.
+// secureServer has a certificate of an unknown authority.
 func secureServer() *grafanatest.Running {
 	running, err := grafanatest.New().StartTLS()
 	Expect(err).NotTo(HaveOccurred())

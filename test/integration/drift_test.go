@@ -15,9 +15,9 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
 )
 
-// Drift is what somebody else does to a value in Grafana. It is found by the LIST of each resync.
+// Drift is what another writer does to a value in Grafana. It is found by the LIST of each resync.
 var _ = Describe("Drift", func() {
-	// watched makes a world with an object in step.
+	// watched makes a world with an object in sync.
 	watched := func(ctx SpecContext, change func(*v1alpha1.GrafanaSecureValue)) (*world, *v1alpha1.GrafanaSecureValue) {
 		GinkgoHelper()
 		w := newConnectedWorld(ctx)
@@ -38,7 +38,7 @@ var _ = Describe("Drift", func() {
 		stored.Value, stored.Version = []byte("their value"), stored.Version+1
 		w.grafana.Put(grafanaNS, stored)
 	}
-	overwriteWithoutMarks := func(w *world) {
+	overwriteWithoutLabels := func(w *world) {
 		stored := w.stored("api-key")
 		stored.Value, stored.Version, stored.Labels, stored.Annotations = []byte("their value"), stored.Version+1, nil, nil
 		w.grafana.Put(grafanaNS, stored)
@@ -62,19 +62,19 @@ var _ = Describe("Drift", func() {
 			w.list(sv)
 			Expect(w.calls()).To(Equal(writes))
 			stored := w.stored("api-key")
-			Expect(stored.Labels).To(HaveKeyWithValue(labelOwner, ownerMark(sv)))
+			Expect(stored.Labels).To(HaveKeyWithValue(labelOwner, ownerLabel(sv)))
 			Expect(stored.Decrypters).To(Equal(sv.Spec.Decrypters))
 			w.refresh(sv)
 			Expect(sv.Status.Targets[0].Version).To(Equal(stored.Version))
 			Expect(meta.IsStatusConditionTrue(sv.Status.Conditions, v1alpha1.ConditionReady)).To(BeTrue())
 		},
 		Entry("overwritten", overwrite, []string{"get api-key", "update api-key"}),
-		Entry("overwritten by somebody who drops labels", overwriteWithoutMarks, []string{"get api-key", "update api-key"}),
+		Entry("overwritten by another writer who drops labels", overwriteWithoutLabels, []string{"get api-key", "update api-key"}),
 		Entry("edited", edited, []string{"get api-key", "update api-key"}),
 		Entry("deleted", deleted, []string{"get api-key", "create api-key"}),
 	)
 
-	DescribeTable("is reported and left alone with Report, and looked at no more than once",
+	DescribeTable("is reported and left alone with Report, and asked for no more than once",
 		func(ctx SpecContext, drift func(*world)) {
 			w, sv := watched(ctx, report)
 			drift(w)
@@ -132,7 +132,7 @@ var _ = Describe("Drift", func() {
 		Expect(w.calls()).To(Equal([]string{"get api-key", "get api-key"}))
 	})
 
-	It("that comes again and again is corrected three times, and then reported", func(ctx SpecContext) {
+	It("that returns is corrected three times, and then reported", func(ctx SpecContext) {
 		w, sv := watched(ctx, correct)
 		for range 3 {
 			overwrite(w)
@@ -143,7 +143,7 @@ var _ = Describe("Drift", func() {
 		overwrite(w)
 		w.list(sv)
 		w.eventually(sv, v1alpha1.ReasonDrifted)
-		Expect(message(sv.Status.Conditions)).To(ContainSubstring("somebody else writes too"))
+		Expect(message(sv.Status.Conditions)).To(ContainSubstring("another writer is active"))
 		w.list(sv)
 		Expect(w.contents()).To(Equal([]string{"api-key=their value"}))
 		Expect(w.countOf(grafanatest.VerbUpdate)).To(Equal(3))
@@ -209,7 +209,7 @@ var _ = Describe("Drift", func() {
 		Expect(sv.Status.Targets[0].Generation).To(Equal(sv.Generation))
 	})
 
-	It("is not looked for in an object that is suspended", func(ctx SpecContext) {
+	It("is not corrected in an object that is suspended", func(ctx SpecContext) {
 		w, sv := watched(ctx, correct)
 		suspend(w, sv)
 		w.eventuallySuspended(sv, metav1.ConditionTrue)
@@ -233,16 +233,16 @@ var _ = Describe("Drift", func() {
 		Expect(w.countOf(grafanatest.VerbUpdate)).To(Equal(1))
 	})
 
-	It("counts the values of this cluster that nobody holds, and deletes none", func(ctx SpecContext) {
+	It("counts the values of this cluster that nobody owns, and deletes none", func(ctx SpecContext) {
 		w, sv := watched(ctx, correct)
-		w.grafana.Put(grafanaNS, marked("left", clusterID, w.namespace, "gone"))
-		w.grafana.Put(grafanaNS, marked("theirs", "another-cluster", w.namespace, "x"))
+		w.grafana.Put(grafanaNS, labelled("left", clusterID, w.namespace, "gone"))
+		w.grafana.Put(grafanaNS, labelled("theirs", "another-cluster", w.namespace, "x"))
 		w.grafana.Put(grafanaNS, grafanatest.Stored{Name: "nobodys", Description: "x", Value: []byte("x")})
 		w.list(sv)
 		conn := &v1alpha1.GrafanaConnection{}
 		Eventually(func(g Gomega) {
 			g.Expect(k8s.Get(ctx, client.ObjectKey{Namespace: w.namespace, Name: connectionRef}, conn)).To(Succeed())
-			g.Expect(conn.Status.UnownedValues).To(HaveValue(BeEquivalentTo(1)))
+			g.Expect(conn.Status.OrphanedValues).To(HaveValue(BeEquivalentTo(1)))
 		}).Should(Succeed())
 		Expect(w.contents()).To(HaveLen(4))
 		w.eventuallySynced(sv)

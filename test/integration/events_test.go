@@ -15,13 +15,13 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
 )
 
-// Events tell of each write to Grafana, and of each change of Ready's reason that is not for the better. Of nothing else.
+// There is an event for each write to Grafana, and for each change of Ready's reason for the worse. There is no other.
 var _ = Describe("Events", func() {
-	DescribeTable("tell exactly what was done",
+	DescribeTable("report exactly what was done",
 		func(ctx SpecContext, act func(*world) *v1alpha1.GrafanaSecureValue, want ...string) {
 			w := newConnectedWorld(ctx)
 			sv := act(w)
-			w.tells(sv, want...)
+			w.expectEvents(sv, want...)
 		},
 		Entry("of a first write", func(w *world) *v1alpha1.GrafanaSecureValue { return w.synced("api-key", "canary-1") }, "Normal Created"),
 		Entry("of a rotation", then(rotate), "Normal Created", "Normal Rotated"),
@@ -29,8 +29,12 @@ var _ = Describe("Events", func() {
 			edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Description = "Edited" })
 			w.eventuallySynced(sv)
 		}), "Normal Created", "Normal Updated"),
-		Entry("of an edit that Grafana does not hold, nothing", then(func(w *world, sv *v1alpha1.GrafanaSecureValue) {
+		Entry("of another deletionPolicy, which is a label", then(func(w *world, sv *v1alpha1.GrafanaSecureValue) {
 			edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+			w.eventuallySynced(sv)
+		}), "Normal Created", "Normal Updated"),
+		Entry("of an edit of what is not in Grafana, nothing", then(func(w *world, sv *v1alpha1.GrafanaSecureValue) {
+			edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.DriftPolicy = v1alpha1.DriftPolicyReport })
 			w.eventuallySynced(sv)
 		}), "Normal Created"),
 		Entry("of another key of the Secret, nothing", then(func(w *world, sv *v1alpha1.GrafanaSecureValue) {
@@ -95,9 +99,9 @@ var _ = Describe("Events", func() {
 			w.dropLabels(grafanatest.VerbCreate)
 			sv := w.valueWithSecret("api-key", "canary-1")
 			w.create(sv)
-			w.eventually(sv, v1alpha1.ReasonConnectionNotReady)
+			w.eventually(sv, v1alpha1.ReasonLabelsNotKept)
 			return sv
-		}, "Warning ConnectionNotReady", "Normal Created", "Normal Deleted"),
+		}, "Warning LabelsNotKept", "Normal Created", "Normal Deleted"),
 		Entry("of a pause", then(func(w *world, sv *v1alpha1.GrafanaSecureValue) {
 			suspend(w, sv)
 			w.eventuallySuspended(sv, metav1.ConditionTrue)
@@ -134,26 +138,54 @@ var _ = Describe("Events", func() {
 			w.eventually(sv, v1alpha1.ReasonAlreadyExists)
 			return sv
 		}, "Warning AlreadyExists"),
-		Entry("of what syncs and will not work", func(w *world) *v1alpha1.GrafanaSecureValue {
+		Entry("of a first write that may not work, one", func(w *world) *v1alpha1.GrafanaSecureValue {
 			sv := w.valueWithSecret("api-key", "canary-1")
 			sv.Spec.Decrypters = nil
 			w.create(sv)
 			w.eventuallySynced(sv)
 			return sv
-		}, "Normal Created", "Warning Synced"),
+		}, "Normal Created"),
 	)
 
-	It("tell of a connection when it is ready, and when it is not", func(ctx SpecContext) {
+	It("have notes that begin with the verb, and end with what may not work", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.valueWithSecret("api-key", "canary-1\n")
+		sv.Spec.Decrypters = []string{"synthetic-monitorin"}
+		w.create(sv)
+		w.eventuallySynced(sv)
+		remarks := `The value ends with a newline. Unknown decrypter "synthetic-monitorin" (known: k6-cloud, provisioning.grafana.app, ` +
+			`synthetic-monitoring). If it is a typo, no service can read the value.`
+		Expect(message(sv.Status.Conditions)).To(HaveSuffix(remarks))
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Decrypters = nil })
+		w.eventuallySynced(sv)
+		w.secret("api-key", map[string]string{"key": "canary-2"})
+		w.eventuallySourceIs(sv, "api-key")
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Decrypters = []string{"k6-cloud"} })
+		w.eventuallySynced(sv)
+		w.rename(sv, "new-name")
+		w.eventuallySynced(sv)
+		w.eventuallyNotStored("api-key")
+		Eventually(w.notes).WithArguments(sv).Should(ConsistOf(
+			"Created secure value api-key at version 1 in default. "+remarks,
+			"Updated secure value api-key to version 2 in default. The value ends with a newline. No decrypters: no service can read the value.",
+			"Rotated secure value api-key to version 3 in default. No decrypters: no service can read the value.",
+			"Updated secure value api-key to version 4 in default",
+			"Moved secure value api-key in default to new-name in default",
+			"Deleted secure value api-key in default",
+		))
+	})
+
+	It("report a connection that becomes ready, and one that does not", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		conn := w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)
-		w.tells(conn, "Normal Connected")
+		w.expectEvents(conn, "Normal Connected")
 		w.grafana.RevokeToken(goodToken)
 		w.secret("grafana", map[string]string{"token": goodToken})
 		w.eventuallyConnection(connectionRef, v1alpha1.ReasonUnauthorized)
-		w.tells(conn, "Normal Connected", "Warning Unauthorized")
+		w.expectEvents(conn, "Normal Connected", "Warning Unauthorized")
 	})
 
-	It("tell nothing of an idle resync, and nothing of a restart", func(ctx SpecContext) {
+	It("report neither an idle resync nor a restart", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		conn := w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)
 		objects := []client.Object{conn}
@@ -175,30 +207,30 @@ var _ = Describe("Events", func() {
 		w.eventuallySuspended(paused, metav1.ConditionTrue)
 		objects = append(objects, sv, unreadable, waiting, stalled, paused)
 
-		told := func() (all []string) {
+		events := func() (all []string) {
 			for _, o := range objects {
-				for _, event := range w.told(o) {
+				for _, event := range w.eventsAbout(o) {
 					all = append(all, o.GetName()+": "+event)
 				}
 			}
 			return all
 		}
-		Eventually(told).Should(HaveLen(8))
-		before := told()
+		Eventually(events).Should(HaveLen(7))
+		before := events()
 		w.list(sv)
 		w.list(sv)
-		w.allTold()
-		Expect(told()).To(Equal(before))
+		w.eventsSettled()
+		Expect(events()).To(Equal(before))
 
 		stopManager()
 		startManager()
 		w.list(sv)
-		w.allTold()
-		Expect(told()).To(Equal(before))
+		w.eventsSettled()
+		Expect(events()).To(Equal(before))
 	})
 })
 
-// then makes an object that is in step, and does something to it.
+// then makes an object that is in sync, and does something to it.
 func then(act func(*world, *v1alpha1.GrafanaSecureValue)) func(*world) *v1alpha1.GrafanaSecureValue {
 	return func(w *world) *v1alpha1.GrafanaSecureValue {
 		sv := w.synced("api-key", "canary-1")
@@ -207,20 +239,20 @@ func then(act func(*world, *v1alpha1.GrafanaSecureValue)) func(*world) *v1alpha1
 	}
 }
 
-// tells holds that the events about the object come to be these, as told has them, and no more.
-func (w *world) tells(o client.Object, want ...string) {
+// expectEvents checks that these events about the object are emitted, in the form of eventsAbout, and no others.
+func (w *world) expectEvents(o client.Object, want ...string) {
 	GinkgoHelper()
-	Eventually(w.told).WithArguments(o).Should(ConsistOf(want))
-	w.allTold()
-	Expect(w.told(o)).To(ConsistOf(want))
+	Eventually(w.eventsAbout).WithArguments(o).Should(ConsistOf(want))
+	w.eventsSettled()
+	Expect(w.eventsAbout(o)).To(ConsistOf(want))
 }
 
-// allTold waits until what was done so far has been told, and what is told after that. Each event is on its way by itself, so that one may
-// still be overtaken.
-func (w *world) allTold() {
+// eventsSettled waits until the events of what was done so far have arrived, and a later one too. Events are sent independently, so one may
+// still be late.
+func (w *world) eventsSettled() {
 	GinkgoHelper()
 	w.settled()
-	marker := w.value("told-marker")
+	marker := w.value("events-marker")
 	marker.Namespace, marker.Spec.ConnectionRef.Name = markerNamespace, "none"
 	w.create(marker)
 	w.eventuallyEvent(marker, v1alpha1.ReasonConnectionNotFound)
@@ -228,24 +260,36 @@ func (w *world) allTold() {
 	w.eventuallyGone(marker)
 }
 
-// told returns the events about the object, as "type reason". What was told more than once says so.
-func (w *world) told(o client.Object) []string {
+// eventsAbout returns the events about the object, as "type reason", with the count of a repeated one.
+func (w *world) eventsAbout(o client.Object) []string {
 	GinkgoHelper()
-	list := &eventsv1.EventList{}
-	Expect(k8s.List(w.ctx, list, client.InNamespace(w.namespace))).To(Succeed())
-	told := []string{}
-	for _, e := range list.Items {
-		if e.Regarding.UID != o.GetUID() {
-			continue
-		}
+	found := []string{}
+	for _, e := range w.eventsOf(o) {
 		Expect(e.Note).NotTo(ContainSubstring("canary"), "a secret in an event")
 		Expect(e.ReportingController).NotTo(BeEmpty())
 		said := e.Type + " " + e.Reason
 		if e.Series != nil {
 			said = fmt.Sprintf("%s, %d times", said, e.Series.Count)
 		}
-		told = append(told, said)
+		found = append(found, said)
 	}
-	slices.Sort(told)
-	return told
+	slices.Sort(found)
+	return found
+}
+
+// notes returns the texts of the events about the object.
+func (w *world) notes(o client.Object) []string {
+	GinkgoHelper()
+	var notes []string
+	for _, e := range w.eventsOf(o) {
+		notes = append(notes, e.Note)
+	}
+	return notes
+}
+
+func (w *world) eventsOf(o client.Object) []eventsv1.Event {
+	GinkgoHelper()
+	list := &eventsv1.EventList{}
+	Expect(k8s.List(w.ctx, list, client.InNamespace(w.namespace))).To(Succeed())
+	return slices.DeleteFunc(list.Items, func(e eventsv1.Event) bool { return e.Regarding.UID != o.GetUID() })
 }

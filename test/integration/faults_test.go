@@ -244,7 +244,7 @@ func newGap(target string) *gap {
 func (g *gap) open() {
 	GinkgoHelper()
 	var listener net.Listener
-	Eventually(func() (err error) { // a client of somebody else may have the port for a while
+	Eventually(func() (err error) { // another client may have the port for a while
 		listener, err = net.Listen("tcp", g.address) //nolint:noctx // it ends with close
 		return err
 	}).Should(Succeed())
@@ -276,7 +276,6 @@ func pipe(from, to net.Conn) {
 	_ = to.Close()
 }
 
-// close cuts every connection and takes no more.
 // keep has close end the connections, or ends them if the listener that took them is closed by now.
 func (g *gap) keep(listener net.Listener, conns ...net.Conn) bool {
 	g.mu.Lock()
@@ -291,6 +290,7 @@ func (g *gap) keep(listener net.Listener, conns ...net.Conn) bool {
 	return true
 }
 
+// close cuts every connection and takes no more.
 func (g *gap) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -22,7 +22,7 @@ import (
 
 const kindValue = "GrafanaSecureValue"
 
-// Every version of every object of every spec is judged by the onlookers; these are the ways that people ask about.
+// Every version of every object of every spec is judged by the observers; these are the ways that people ask about.
 var _ = Describe("To kstatus, Flux and Argo CD", func() {
 	var (
 		unseen    = opinion{"", status.InProgressStatus, progressing}
@@ -31,7 +31,7 @@ var _ = Describe("To kstatus, Flux and Argo CD", func() {
 		suspended = func(kstatus status.Status) opinion { return opinion{v1alpha1.ReasonSuspended, kstatus, paused} }
 	)
 
-	DescribeTable("an object that nobody has looked at is in progress, whatever status it is made with",
+	DescribeTable("an object that was never reconciled is in progress, whatever status it is made with",
 		func(ctx SpecContext, made map[string]any) {
 			w := newConnectedWorld(ctx)
 			w.secret("source", map[string]string{"key": "canary-1"})
@@ -60,7 +60,7 @@ var _ = Describe("To kstatus, Flux and Argo CD", func() {
 		Entry("that of a copy, or of a backup", map[string]any{
 			"observedGeneration": int64(1),
 			"conditions": []any{map[string]any{
-				"type": "Ready", "status": "True", "reason": "Synced", "message": "in step", "observedGeneration": int64(1),
+				"type": "Ready", "status": "True", "reason": "Synced", "message": "in sync", "observedGeneration": int64(1),
 				"lastTransitionTime": "2026-01-01T00:00:00Z",
 			}},
 		}),

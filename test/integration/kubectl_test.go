@@ -60,7 +60,7 @@ spec:
   valueFrom:
     secretKeyRef: {name: source, key: key}
 `
-	// applied is a world in which the YAML was applied with these flags, and is in step.
+	// applied is a world in which the YAML was applied with these flags, and is in sync.
 	applied := func(ctx context.Context, flags ...string) (w *world, apply func(...string), versions func() []string) {
 		GinkgoHelper()
 		w = newWorld(ctx)
@@ -138,7 +138,7 @@ func generations(versions []string) []string {
 // kubeconfig returns the path of a kubeconfig whose namespace is that of the world.
 func (w *world) kubeconfig() string {
 	GinkgoHelper()
-	config, err := clientcmd.Load(plane.Kubeconfig())
+	config, err := clientcmd.LoadFromFile(plane.KubeconfigPath())
 	Expect(err).NotTo(HaveOccurred())
 	config.Contexts[config.CurrentContext].Namespace = w.namespace
 	path := filepath.Join(GinkgoT().TempDir(), "kubeconfig")

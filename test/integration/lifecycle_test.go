@@ -7,6 +7,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
@@ -22,10 +23,10 @@ var _ = Describe("A GrafanaSecureValue", func() {
 		Expect(string(stored.Value)).To(Equal("canary-1"))
 		Expect(stored.Description).To(Equal("Synced from Kubernetes"))
 		Expect(stored.Decrypters).To(Equal([]string{"synthetic-monitoring"}))
-		Expect(stored.Labels).To(HaveKeyWithValue("grafana.securevalues.io/cluster", clusterID))
-		Expect(stored.Labels).To(HaveKey("grafana.securevalues.io/owner"))
-		Expect(stored.Labels).To(HaveKey("grafana.securevalues.io/connection"))
-		Expect(stored.Annotations).To(HaveKeyWithValue("grafana.securevalues.io/resource", w.namespace+"/api-key"))
+		Expect(stored.Labels).To(HaveKeyWithValue(labelCluster, clusterID))
+		Expect(stored.Labels).To(HaveKeyWithValue(labelOwner, ownerLabel(sv)))
+		Expect(stored.Labels).To(HaveKeyWithValue(labelConnection, hash(40, string(v1alpha1.KindGrafanaConnection), w.namespace, connectionRef)))
+		Expect(stored.Annotations).To(HaveKeyWithValue(annotationResource, w.namespace+"/api-key"))
 
 		Expect(sv.Finalizers).To(ContainElement(v1alpha1.Finalizer))
 		Expect(sv.Status.Targets).To(HaveLen(1))
@@ -45,7 +46,7 @@ var _ = Describe("A GrafanaSecureValue", func() {
 		Expect(value).To(HaveLen(24576))
 		sv := w.synced("exact", value)
 		Expect(string(w.stored("exact").Value)).To(Equal(value))
-		Expect(message(sv.Status.Conditions)).To(ContainSubstring("the value ends with a newline"))
+		Expect(message(sv.Status.Conditions)).To(ContainSubstring("The value ends with a newline."))
 	})
 
 	It("follows a rotation of its Secret", func(ctx SpecContext) {
@@ -99,11 +100,12 @@ var _ = Describe("A GrafanaSecureValue", func() {
 		Expect(found).To(BeFalse())
 	})
 
-	It("leaves the value in Grafana with deletionPolicy Retain, and asks nobody", func(ctx SpecContext) {
+	It("leaves the value in Grafana with deletionPolicy Retain, without a call", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
 		w.eventuallySynced(sv)
+		Expect(w.stored("api-key").Labels).To(HaveKeyWithValue(labelRetain, "true"))
 		w.grafana.ResetCalls()
 		w.delete(sv)
 		w.eventuallyGone(sv)
@@ -132,7 +134,7 @@ var _ = Describe("A GrafanaSecureValue", func() {
 		w.eventuallySynced(sv)
 	})
 
-	It("looks again when somebody changed the value between its GET and its PUT", func(ctx SpecContext) {
+	It("observes again when another writer changed the value between its GET and its PUT", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx, grafanatest.WithResourceVersionEnforced())
 		w.synced("api-key", "canary-1")
 		w.grafana.Inject(grafanatest.Fault{
@@ -148,6 +150,7 @@ var _ = Describe("A GrafanaSecureValue", func() {
 
 	It("heals when the answer to its first write is lost", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
+		w.shortTimeout()
 		w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbCreate, AfterEffect: true, Times: 1})
 		sv := w.synced("api-key", "canary-1")
 		stored := w.stored("api-key")
@@ -169,21 +172,21 @@ var _ = Describe("A GrafanaSecureValue", func() {
 			g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(sv), sv)).To(Succeed())
 			g.Expect(sv.Finalizers).NotTo(BeEmpty())
 		}).Should(Succeed())
-		// The API server does this by itself where the finalizer comes while it is removing the object.
+		// The API server does this where the finalizer comes while it is removing the object.
 		w.delete(sv)
 		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Finalizers = nil })
 		w.eventuallyGone(sv)
 		release()
-		Eventually(w.calls).Should(Equal([]string{"create api-key", "get api-key", "delete api-key", "get api-key"}))
+		Eventually(w.calls).Should(ContainElement("delete api-key")) // a GET follows, unless the manager has just begun to lead
 		Expect(w.grafana.Values(grafanaNS)).To(BeEmpty())
 	})
 
-	It("deletes nothing for an intent in another namespace of Grafana", func(ctx SpecContext) {
+	It("deletes nothing for a pending target in another namespace of Grafana", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		w.reset()
 		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) {
-			sv.Annotations[v1alpha1.AnnotationIntent] = "GrafanaConnection/prod/org-77/api-key"
+			sv.Annotations[v1alpha1.AnnotationPendingTargets] = "GrafanaConnection/prod/org-77/api-key"
 			sv.Spec.Description = "Another text"
 		})
 		w.eventually(sv, v1alpha1.ReasonDeletionBlocked)
@@ -199,7 +202,7 @@ var _ = Describe("A GrafanaSecureValue", func() {
 		w.eventually(sv, v1alpha1.ReasonSecretNotFound)
 		w.settled()
 		Expect(w.requests(mark)).To(Equal([]string{"get secrets source", "patch grafanasecurevalues/status api-key"}))
-		Expect(sv.Finalizers).To(BeEmpty(), "an object that wrote nothing holds nothing")
+		Expect(sv.Finalizers).To(BeEmpty(), "an object that wrote nothing owns nothing")
 		w.secret("source", map[string]string{"key": "canary-1"})
 		w.eventuallySynced(sv)
 	})
@@ -214,19 +217,19 @@ var _ = Describe("A GrafanaSecureValue", func() {
 		w.eventuallySynced(sv)
 	})
 
-	It("says what will not work although it is Ready", func(ctx SpecContext) {
+	It("names what will not work although it is Ready", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		w.secret("source", map[string]string{"key": "canary-1"})
 		sv := w.value("api-key")
 		sv.Spec.Decrypters = []string{"synthetic-monitorin"}
 		w.create(sv)
 		w.eventuallySynced(sv)
-		Expect(message(sv.Status.Conditions)).To(ContainSubstring("decrypter synthetic-monitorin is not one that is known"))
+		Expect(message(sv.Status.Conditions)).To(ContainSubstring(`Unknown decrypter "synthetic-monitorin" (known: k6-cloud,`))
 		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Decrypters = nil })
 		w.eventuallySynced(sv)
-		Expect(message(sv.Status.Conditions)).To(ContainSubstring("no decrypters: nobody can read it"))
+		Expect(message(sv.Status.Conditions)).To(ContainSubstring("No decrypters: no service can read the value."))
 
-		By("telling of all of it in one event, which no other one is counted into")
+		By("naming all of it in the one event of the write")
 		w.secret("source", map[string]string{"key": "canary-2\n"})
 		w.eventuallyStored("api-key", "canary-2\n")
 		Eventually(func(g Gomega) {
@@ -236,7 +239,7 @@ var _ = Describe("A GrafanaSecureValue", func() {
 			for i := range events.Items {
 				notes = append(notes, events.Items[i].Note)
 			}
-			g.Expect(notes).To(ContainElement(And(ContainSubstring("newline"), ContainSubstring("no decrypters"))))
+			g.Expect(notes).To(ContainElement(And(HavePrefix("Rotated secure value"), ContainSubstring("newline"), ContainSubstring("No decrypters"))))
 		}).Should(Succeed())
 	})
 
@@ -272,5 +275,60 @@ var _ = Describe("A GrafanaSecureValue", func() {
 		w.secret("source", map[string]string{"key": "canary-1"})
 		w.eventuallySynced(sv)
 		Expect(w.stored("api-key").Version).To(Equal(int64(1)))
+	})
+})
+
+var _ = Describe("A Grafana that keeps no labels", func() {
+	It("is left as it was, and the object says so, and the connection does not", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx, grafanatest.WithLabelsDropped())
+		sv := w.valueWithSecret("api-key", "canary-1")
+		w.settled() // the manager knows of the Secret
+		w.create(sv)
+		w.eventually(sv, v1alpha1.ReasonLabelsNotKept)
+		Expect(meta.IsStatusConditionTrue(sv.Status.Conditions, v1alpha1.ConditionStalled)).To(BeTrue())
+		Expect(w.calls()).To(Equal([]string{"create api-key", "delete api-key", "get api-key"}))
+		Expect(w.contents()).To(BeEmpty())
+		w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)
+
+		By("editing, which is a reason to try again")
+		w.reset()
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Description = "Another text" })
+		w.eventually(sv, v1alpha1.ReasonLabelsNotKept)
+		again := []string{"get api-key", "create api-key", "delete api-key", "get api-key"} // it is pending, so something may be there
+		Expect(w.calls()).To(Equal(again))
+		w.secret("grafana", map[string]string{"token": goodToken, "touched": "yes"})
+		Eventually(w.lists).Should(BeNumerically(">", 0))
+		w.settled()
+		Expect(w.calls()).To(Equal(again), "with a LIST of the connection")
+		Expect(w.contents()).To(BeEmpty())
+		w.delete(sv)
+		w.eventuallyGone(sv)
+	})
+
+	It("is used again once it keeps them", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		w.dropLabels(grafanatest.VerbCreate)
+		sv := w.valueWithSecret("api-key", "canary-1")
+		w.create(sv)
+		w.eventually(sv, v1alpha1.ReasonLabelsNotKept)
+		Expect(w.contents()).To(BeEmpty())
+		w.syncNow(sv, "token")
+		w.eventuallyAnswered(sv, "token")
+		w.eventuallySynced(sv)
+		Expect(w.contents()).To(Equal([]string{"api-key=canary-1"}))
+	})
+
+	It("keeps a value that was there before, which is written and labelled again once it keeps them", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		w.noGap("api-key")
+		w.dropLabels(grafanatest.VerbUpdate)
+		w.secret("source", map[string]string{"key": "canary-2"})
+		w.eventually(sv, v1alpha1.ReasonLabelsNotKept)
+		w.syncNow(sv, "token")
+		w.eventuallyAnswered(sv, "token")
+		w.eventuallySynced(sv)
+		Expect(string(w.stored("api-key").Value)).To(Equal("canary-2"))
+		Expect(w.stored("api-key").Labels).To(HaveKeyWithValue(labelOwner, ownerLabel(sv)))
 	})
 })

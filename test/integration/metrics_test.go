@@ -23,7 +23,7 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/operator"
 )
 
-// What /metrics tells, compared with what has happened: with the record of the stand-in's calls, and with the objects.
+// The metrics, compared with what has happened: with the calls that the fake Grafana has recorded, and with the objects.
 var _ = Describe("The metrics", long, Ordered, ContinueOnFailure, func() {
 	BeforeAll(func() { metricsURL = serveMetrics() })
 
@@ -41,19 +41,23 @@ var _ = Describe("The metrics", long, Ordered, ContinueOnFailure, func() {
 			w.settled()
 			after := scrape(ctx)
 			Expect(after.since(before).by("gsv_versions_written_total", "cause")).To(Equal(want))
-			var told, written float64
+			var counted, written float64
 			for _, n := range want {
-				told += n
+				counted += n
 			}
 			for _, c := range w.grafana.Calls() {
 				if (c.Verb == grafanatest.VerbCreate || c.Verb == grafanatest.VerbUpdate) && c.Code < http.StatusBadRequest {
 					written++
 				}
 			}
-			Expect(written).To(Equal(told), "what Grafana has taken")
+			Expect(written).To(Equal(counted), "what Grafana has accepted")
 		},
 		Entry("created", func(w *world, _ *v1alpha1.GrafanaSecureValue) { w.syncedFrom("another", "canary-2") }, versions{"created": 1}),
 		Entry("rotated", rotate, versions{"rotated": 1}),
+		Entry("another deletionPolicy, which is a label", func(w *world, sv *v1alpha1.GrafanaSecureValue) {
+			edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+			w.eventuallySynced(sv)
+		}, versions{"edited": 1}),
 		Entry("edited", func(w *world, sv *v1alpha1.GrafanaSecureValue) {
 			edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Decrypters = []string{"k6-cloud"} })
 			w.eventuallySynced(sv)
@@ -137,7 +141,7 @@ var _ = Describe("The metrics", long, Ordered, ContinueOnFailure, func() {
 		Expect(after.of(w, connectionRef).by("gsv_grafana_requests_total", "operation", "code")).To(Equal(want))
 		Expect(after.since(before).by("gsv_grafana_request_duration_seconds_count", "operation")).To(Equal(took))
 
-		By("deleting the connection, which nothing is told of any more")
+		By("deleting the connection, whose series end")
 		w.delete(refused)
 		w.eventuallyGone(refused)
 		conn := w.connection(connectionRef)
@@ -179,12 +183,12 @@ var _ = Describe("The metrics", long, Ordered, ContinueOnFailure, func() {
 	It("say of a connection whether it is ready, what is held back, and who waits", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
-		says := func(ready, open, parked float64) {
+		says := func(ready, open, queued float64) {
 			GinkgoHelper()
 			Eventually(func() []float64 {
 				now := scrape(ctx).of(w, connectionRef)
-				return []float64{now.only("gsv_connection_ready"), now.only("gsv_connection_breaker_open"), now.only("gsv_parked")}
-			}).Should(Equal([]float64{ready, open, parked}), "ready, breaker open, parked")
+				return []float64{now.only("gsv_connection_ready"), now.only("gsv_connection_breaker_open"), now.only("gsv_queued")}
+			}).Should(Equal([]float64{ready, open, queued}), "ready, breaker open, queued")
 		}
 		says(1, 0, 0)
 
@@ -229,19 +233,19 @@ var _ = Describe("The metrics", long, Ordered, ContinueOnFailure, func() {
 		says(1, 0, 0)
 	})
 
-	It("count the values of this cluster that nobody holds", func(ctx SpecContext) {
+	It("count the values of this cluster that no object owns", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
-		w.grafana.Put(grafanaNS, marked("left", clusterID, w.namespace, "gone"))
-		w.grafana.Put(grafanaNS, marked("theirs", "another-cluster", w.namespace, "x"))
+		w.grafana.Put(grafanaNS, labelled("left", clusterID, w.namespace, "gone"))
+		w.grafana.Put(grafanaNS, labelled("theirs", "another-cluster", w.namespace, "x"))
 		w.list(sv)
-		Expect(scrape(ctx).of(w, connectionRef).only("gsv_unowned_values")).To(Equal(1.0))
+		Expect(scrape(ctx).of(w, connectionRef).only("gsv_orphaned_values")).To(Equal(1.0))
 		w.grafana.Remove(grafanaNS, "left")
 		w.list(sv)
-		Expect(scrape(ctx).of(w, connectionRef).only("gsv_unowned_values")).To(Equal(0.0))
+		Expect(scrape(ctx).of(w, connectionRef).only("gsv_orphaned_values")).To(Equal(0.0))
 	})
 
-	It("count what somebody else has done and is left alone, once", func(ctx SpecContext) {
+	It("count drift that is left alone, once", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		w.secret("source", map[string]string{"key": "canary-1"})
 		sv := w.value("api-key")
@@ -257,7 +261,7 @@ var _ = Describe("The metrics", long, Ordered, ContinueOnFailure, func() {
 		Expect(scrape(ctx).since(before).by("gsv_drift_total", "kind")).To(Equal(map[string]float64{"deleted": 1}))
 	})
 
-	DescribeTable("count what somebody else has done, once, by its kind",
+	DescribeTable("count drift once, by its kind",
 		func(ctx SpecContext, drift func(*world), kind string, options ...grafanatest.Option) {
 			w := newConnectedWorld(ctx, options...)
 			sv := w.synced("api-key", "canary-1")
@@ -284,7 +288,7 @@ var _ = Describe("The metrics", long, Ordered, ContinueOnFailure, func() {
 			stored := w.stored("api-key")
 			stored.Description = "theirs"
 			w.grafana.Put(grafanaNS, stored)
-		}, "edited", grafanatest.WithoutStatus()), // without a version to tell it by
+		}, "edited", grafanatest.WithoutStatus()), // without a version that would show it
 	)
 
 	It("observe how long each change of a Secret takes to Grafana, and nothing else", func(ctx SpecContext) {
@@ -320,10 +324,10 @@ var _ = Describe("The metrics", long, Ordered, ContinueOnFailure, func() {
 		Expect(taken).To(And(BeNumerically(">", 0), BeNumerically("<", 120)))
 	})
 
-	It("tell the age of the oldest change of which nothing has come, and 0 once all is told", func(ctx SpecContext) {
+	It("have the age of the oldest change not yet reflected, and 0 once all are", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
-		oldest := func() float64 { return scrape(ctx).only("gsv_oldest_unseen_seconds") }
+		oldest := func() float64 { return scrape(ctx).only("gsv_oldest_pending_seconds") }
 		Eventually(oldest).Should(BeZero())
 		answer := w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbUpdate, Hang: true})
 		w.secret("source", map[string]string{"key": "canary-2"})
@@ -333,7 +337,7 @@ var _ = Describe("The metrics", long, Ordered, ContinueOnFailure, func() {
 		Eventually(oldest).Should(BeZero())
 	})
 
-	It("tell of a restart that all was looked at, and count nothing for it", func(ctx SpecContext) {
+	It("have no pending change after a restart, and count nothing for it", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		dead := w.connection("dead")
@@ -348,7 +352,7 @@ var _ = Describe("The metrics", long, Ordered, ContinueOnFailure, func() {
 		stopManager()
 		metricsURL = serveMetrics()
 		w.list(sv)
-		Eventually(func() float64 { return scrape(ctx).only("gsv_oldest_unseen_seconds") }).Should(BeZero())
+		Eventually(func() float64 { return scrape(ctx).only("gsv_oldest_pending_seconds") }).Should(BeZero())
 		since := scrape(ctx).since(before)
 		for _, name := range []string{"gsv_versions_written_total", "gsv_drift_total", "gsv_propagation_seconds_count"} {
 			Expect(since.by(name)).To(BeEmpty(), name)
@@ -365,7 +369,7 @@ func rotate(w *world, sv *v1alpha1.GrafanaSecureValue) {
 	w.eventuallySynced(sv)
 }
 
-// metricsURL is where the manager of serveMetrics tells its metrics.
+// metricsURL is where the manager of serveMetrics exports its metrics.
 var metricsURL string
 
 // serveMetrics runs the suite's manager with metrics until the spec ends, or all specs of its container. It returns their address once
@@ -375,7 +379,7 @@ func serveMetrics() string {
 	address := freeAddress()
 	withOptions(func(o *operator.Options) { o.MetricsBindAddress, o.MetricsSecure = address, false })
 	url := "http://" + address + "/metrics"
-	Eventually(func() (string, error) { return get(context.Background(), url) }).Should(ContainSubstring("gsv_oldest_unseen_seconds")) //nolint:forbidigo // there may be no spec
+	Eventually(func() (string, error) { return get(context.Background(), url) }).Should(ContainSubstring("gsv_oldest_pending_seconds")) //nolint:forbidigo // there may be no spec
 	return url
 }
 

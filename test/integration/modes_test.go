@@ -60,17 +60,17 @@ var _ = Describe("A manager with --watch-namespaces", func() {
 		By("another namespace")
 		theirs := other.connection(connectionRef)
 		other.create(theirs)
-		stranger := other.valueWithSecret("stranger", "canary-1")
-		other.create(stranger)
+		unwatched := other.valueWithSecret("unwatched", "canary-1")
+		other.create(unwatched)
 		w.settled()
 		for _, conn := range []v1alpha1.Connection{shared, theirs} {
 			Expect(k8s.Get(ctx, client.ObjectKeyFromObject(conn), conn)).To(Succeed())
 			Expect(conn.GetFinalizers()).To(BeEmpty())
 			Expect(conn.GetStatus().Conditions).To(BeEmpty())
 		}
-		Expect(k8s.Get(ctx, client.ObjectKeyFromObject(stranger), stranger)).To(Succeed())
-		Expect(stranger.Finalizers).To(BeEmpty())
-		Expect(stranger.Status.Conditions).To(BeEmpty())
+		Expect(k8s.Get(ctx, client.ObjectKeyFromObject(unwatched), unwatched)).To(Succeed())
+		Expect(unwatched.Finalizers).To(BeEmpty())
+		Expect(unwatched.Status.Conditions).To(BeEmpty())
 		Expect(other.grafana.Calls()).To(BeEmpty())
 
 		By("the end")
@@ -86,14 +86,14 @@ var _ = Describe("A manager with --watch-namespaces", func() {
 		Expect(deniedTo(user, mark)).To(BeEmpty())
 	})
 
-	It("takes a value for held whose object it may not look at, whatever adoptionPolicy says", func(ctx SpecContext) {
+	It("leaves a value of a namespace that it does not watch alone, whatever adoptionPolicy says", func(ctx SpecContext) {
 		newPlane(ctx)
 		w, other := newWorld(ctx), newWorld(ctx)
 		config := limitedUser(w, user, w.namespace, markerNamespace)
 		stopManager = runManager(config, func(o *operator.Options) { o.WatchNamespaces = []string{w.namespace, markerNamespace} })
 		w.create(w.connection(connectionRef))
 		w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)
-		theirs := marked("theirs", clusterID, other.namespace, "gone")
+		theirs := labelled("theirs", clusterID, other.namespace, "gone")
 		w.grafana.Put(grafanaNS, theirs)
 		sv := w.valueWithSecret("theirs", "canary-1")
 		sv.Spec.AdoptionPolicy = v1alpha1.AdoptionPolicyAdopt
@@ -145,7 +145,7 @@ var _ = Describe("A manager with --namespaced-connections=false", func() {
 		w.eventuallyNone(conn)
 	})
 
-	It("lets connections go that an earlier installation served", func(ctx SpecContext) {
+	It("releases connections that an earlier installation served", func(ctx SpecContext) {
 		newPlane(ctx)
 		config := managerOf(ctx, plane)
 		stopManager = runManager(config, func(*operator.Options) {})

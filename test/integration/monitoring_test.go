@@ -11,15 +11,15 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/test/internal/promtool"
 )
 
-// What the alerts and the dashboard ask for is what the manager tells, by Prometheus's own engine.
+// What the alerts and the dashboard query is what the manager exports, by Prometheus's own engine.
 var _ = Describe("Alerts and dashboard", func() {
-	It("find in the metrics of a fleet in trouble what they ask for", func(ctx SpecContext) {
+	It("find in the metrics of many failures what they query", func(ctx SpecContext) {
 		metricsURL = serveMetrics()
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		rotate(w, sv)
 		w.grafana.Remove(grafanaNS, "api-key")
-		w.grafana.Put(grafanaNS, marked("left", clusterID, w.namespace, "gone"))
+		w.grafana.Put(grafanaNS, labelled("left", clusterID, w.namespace, "gone"))
 		w.list(sv)
 		w.eventuallySynced(sv)
 
@@ -66,4 +66,4 @@ var _ = Describe("Alerts and dashboard", func() {
 })
 
 // here takes from the alerts what a suite cannot wait for: that something is gone, or late by minutes.
-var here = strings.NewReplacer("absent(gsv_oldest_unseen_seconds)", "gsv_oldest_unseen_seconds", " > 600", "", " > 60", "")
+var here = strings.NewReplacer("absent(gsv_oldest_pending_seconds)", "gsv_oldest_pending_seconds", " > 600", "", " > 60", "")

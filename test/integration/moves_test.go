@@ -17,7 +17,7 @@ import (
 var _ = Describe("A move", func() {
 	const other = "other"
 
-	// moved asserts that the object holds the one place that its spec names.
+	// moved asserts that the object owns the one target that its spec names, and no other.
 	moved := func(w *world, sv *v1alpha1.GrafanaSecureValue, connection, name string) {
 		GinkgoHelper()
 		w.eventuallySynced(sv)
@@ -36,13 +36,11 @@ var _ = Describe("A move", func() {
 		for i := range objects {
 			w.eventuallySynced(w.value(fmt.Sprintf("value-%d", i)))
 		}
-		stopManager()
+		w.reset()
+		w.grafana.SetLatency(50 * time.Millisecond)
 		for i := range objects {
 			edit(w, w.value(fmt.Sprintf("value-%d", i)), func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "moved-" + sv.Name })
 		}
-		w.grafana.ResetCalls()
-		w.grafana.SetLatency(5 * time.Millisecond)
-		startManager()
 		for i := range objects {
 			moved(w, w.value(fmt.Sprintf("value-%d", i)), connectionRef, fmt.Sprintf("moved-value-%d", i))
 		}
@@ -84,22 +82,23 @@ var _ = Describe("A move", func() {
 		Entry("to another connection and name", other, "new-name"),
 	)
 
-	It("back again before the first is done ends where it began, while the new place hangs", func(ctx SpecContext) {
+	It("back again before the first is done ends where it began, while Grafana does not answer for the new target", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		w.noGap("api-key", "new-name")
 		w.reset()
 		answer := w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbCreate, Name: "new-name", Hang: true})
 		w.rename(sv, "new-name")
-		w.eventuallyIntends(sv, "new-name")
+		w.eventuallyPending(sv, "new-name")
 		w.rename(sv, "api-key")
 		answer()
 		moved(w, sv, connectionRef, "api-key")
 		Expect(w.contents()).To(Equal([]string{"api-key=canary-1"}))
 	})
 
-	It("back again before the first is done ends where it began, after the new place failed", func(ctx SpecContext) {
+	It("back again before the first is done ends where it began, after the new target failed", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
+		w.shortTimeout()
 		sv := w.synced("api-key", "canary-1")
 		w.noGap("api-key")
 		// The answer is lost, the value is there.
@@ -114,11 +113,12 @@ var _ = Describe("A move", func() {
 		unread()
 		moved(w, sv, connectionRef, "api-key")
 		Expect(w.contents()).To(Equal([]string{"api-key=canary-1"}))
-		Expect(w.stored("api-key").Version).To(Equal(int64(1)), "the old place was written although it never changed")
+		Expect(w.stored("api-key").Version).To(Equal(int64(1)), "the old target was written although it never changed")
 	})
 
-	It("on to a third place before the first is done ends there, and leaves neither of the others", func(ctx SpecContext) {
+	It("on to a third target before the first is done ends there, and leaves neither of the others", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
+		w.shortTimeout()
 		sv := w.synced("api-key", "canary-1")
 		w.noGap("api-key", "second", "third")
 		w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbCreate, Name: "second", AfterEffect: true, Times: 1})
@@ -132,7 +132,7 @@ var _ = Describe("A move", func() {
 		Expect(w.contents()).To(Equal([]string{"third=canary-1"}))
 	})
 
-	It("to a name that is taken leaves the old place alone, and is done once the name is free", func(ctx SpecContext) {
+	It("to a name that is taken leaves the old target alone, and is done once another name is given", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		w.noGap("api-key", "taken")
@@ -147,7 +147,7 @@ var _ = Describe("A move", func() {
 		Expect(w.contents()).To(ConsistOf("taken=their value", "free=canary-1"))
 	})
 
-	It("to a connection that is down leaves the old place until that recovers", func(ctx SpecContext) {
+	It("to a connection that is down leaves the old target until that recovers", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		elsewhere := w.anotherGrafana()
 		elsewhere.grafana.Inject(grafanatest.Fault{Code: http.StatusServiceUnavailable})
@@ -168,7 +168,7 @@ var _ = Describe("A move", func() {
 		Expect(w.contents()).To(BeEmpty())
 	})
 
-	It("to a connection that is not there leaves the old place until it is made", func(ctx SpecContext) {
+	It("to a connection that does not exist leaves the old target until it is created", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		elsewhere := w.anotherGrafana()
 		sv := w.synced("api-key", "canary-1")
@@ -181,7 +181,7 @@ var _ = Describe("A move", func() {
 		Expect(w.contents()).To(BeEmpty())
 	})
 
-	It("to a connection that reaches the same Grafana is one PUT, and never a DELETE", func(ctx SpecContext) {
+	It("to a connection to the same Grafana is one PUT, and never a DELETE", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		w.connected(other)
 		sv := w.synced("api-key", "canary-1")
@@ -194,14 +194,14 @@ var _ = Describe("A move", func() {
 		Expect(w.countOf(grafanatest.VerbUpdate)).To(Equal(1))
 		stored := w.stored("api-key")
 		Expect(stored.Version).To(Equal(int64(2)))
-		Expect(stored.Labels).To(HaveKeyWithValue(labelConnection, hash(string(v1alpha1.KindGrafanaConnection), w.namespace, other)))
+		Expect(stored.Labels).To(HaveKeyWithValue(labelConnection, hash(40, string(v1alpha1.KindGrafanaConnection), w.namespace, other)))
 
 		w.delete(sv)
 		w.eventuallyGone(sv)
 		Expect(w.contents()).To(BeEmpty())
 	})
 
-	It("to a connection that reaches the same Grafana and another name deletes the old one", func(ctx SpecContext) {
+	It("to a connection to the same Grafana and another name deletes the old one", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		w.connected(other)
 		sv := w.synced("api-key", "canary-1")
@@ -228,6 +228,7 @@ var _ = Describe("A move", func() {
 	DescribeTable("heals after a crash, with at most one extra version",
 		func(ctx SpecContext, interrupt func(w *world, sv *v1alpha1.GrafanaSecureValue)) {
 			w := newConnectedWorld(ctx)
+			w.shortTimeout()
 			sv := w.synced("api-key", "canary-1")
 			w.noGap("api-key", "new-name")
 			w.settled()
@@ -240,15 +241,15 @@ var _ = Describe("A move", func() {
 			Expect(w.stored("new-name").Version).To(BeNumerically("<=", 2))
 			Expect(sv.Status.Targets[0].Version).To(Equal(w.stored("new-name").Version))
 		},
-		Entry("after the intent", func(w *world, sv *v1alpha1.GrafanaSecureValue) {
-			w.intend(sv, "new-name")
+		Entry("after the claim", func(w *world, sv *v1alpha1.GrafanaSecureValue) {
+			w.addPending(sv, "new-name")
 		}),
 		Entry("after the POST", func(w *world, sv *v1alpha1.GrafanaSecureValue) {
-			w.intend(sv, "new-name")
+			w.addPending(sv, "new-name")
 			w.putAs(sv, "new-name", "canary-1")
 		}),
 		Entry("after the DELETE of the old one", func(w *world, sv *v1alpha1.GrafanaSecureValue) {
-			w.intend(sv, "new-name")
+			w.addPending(sv, "new-name")
 			w.putAs(sv, "new-name", "canary-1")
 			w.grafana.Remove(grafanaNS, "api-key")
 		}),
@@ -256,6 +257,7 @@ var _ = Describe("A move", func() {
 
 	It("heals when the answer to the POST is lost and the manager dies", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
+		w.shortTimeout()
 		sv := w.synced("api-key", "canary-1")
 		w.noGap("api-key", "new-name")
 		w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbCreate, Name: "new-name", AfterEffect: true})
@@ -270,7 +272,7 @@ var _ = Describe("A move", func() {
 		Expect(w.stored("new-name").Version).To(BeNumerically("<=", 2))
 	})
 
-	It("from a place that cannot be deleted says DeletionBlocked, stays in step at the new one, and heals", func(ctx SpecContext) {
+	It("from a target that cannot be deleted says DeletionBlocked, stays in sync at the new one, and heals", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		grant := w.dropPermission(grafanatest.ActionDelete)
@@ -297,7 +299,7 @@ var _ = Describe("A move", func() {
 		Expect(w.contents()).To(Equal([]string{"new-name=canary-2"}))
 	})
 
-	It("from a place that cannot be deleted lets go of it with deletionPolicy Retain", func(ctx SpecContext) {
+	It("from a target that cannot be deleted releases it with deletionPolicy Retain", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		w.dropPermission(grafanatest.ActionDelete)
@@ -309,7 +311,7 @@ var _ = Describe("A move", func() {
 		w.eventuallyEvent(sv, "Retained")
 	})
 
-	It("never forgets a place, however many cannot be deleted", func(ctx SpecContext) {
+	It("never forgets a target, however many cannot be deleted", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("name-0", "canary-1")
 		names := []string{"name-0"}
@@ -328,7 +330,7 @@ var _ = Describe("A move", func() {
 				HaveField("Type", v1alpha1.ConditionReady), HaveField("Status", metav1.ConditionFalse),
 				HaveField("Reason", v1alpha1.ReasonDeletionBlocked))))
 		}
-		Expect(len(w.contents())).To(BeNumerically("<=", v1alpha1.MaxTargets), "a place that no record tells of")
+		Expect(len(w.contents())).To(BeNumerically("<=", v1alpha1.MaxTargets), "a value that no record lists")
 		grant()
 		moved(w, sv, connectionRef, names[moves])
 		end()
@@ -343,7 +345,7 @@ var _ = Describe("A move", func() {
 		sv := w.synced("api-key", "canary-1")
 		answer := w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbCreate, Name: "new-name", Hang: true})
 		w.rename(sv, "new-name")
-		w.eventuallyIntends(sv, "new-name")
+		w.eventuallyPending(sv, "new-name")
 		w.delete(sv)
 		answer()
 		w.eventuallyGone(sv)

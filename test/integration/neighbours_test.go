@@ -75,9 +75,9 @@ var _ = Describe("A rotation on a shared connection", long, func() {
 			Expect(k8s.DeleteAllOf(ctx, &v1alpha1.GrafanaSecureValue{}, client.InNamespace(noisy.namespace))).To(Succeed())
 		}
 		Eventually(arrived.Load).Should(BeNumerically(">", before)) // the first one calls
-		eventuallyParked(conn, BeEquivalentTo(objects-1))
+		eventuallyQueued(conn, BeEquivalentTo(objects-1))
 		quiet.secret("source", map[string]string{"key": "canary-2"})
-		eventuallyParked(conn, BeEquivalentTo(objects))
+		eventuallyQueued(conn, BeEquivalentTo(objects))
 		platform.grafana.ResetCalls()
 		answer()
 		last := "update " + quiet.namespace + ".api-key"
@@ -133,25 +133,25 @@ var _ = Describe("Connections whose Grafana never answers", func() {
 	})
 })
 
-// eventuallyParked waits until as many objects wait at the gate of the connection as the matcher takes.
-func eventuallyParked(conn v1alpha1.Connection, objects types.GomegaMatcher) {
+// eventuallyQueued waits until as many objects are queued at the connection as the matcher accepts.
+func eventuallyQueued(conn v1alpha1.Connection, objects types.GomegaMatcher) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
 		families, err := metrics.Registry.Gather()
 		g.Expect(err).NotTo(HaveOccurred())
-		parked := map[string]float64{}
+		queued := map[string]float64{}
 		for _, family := range families {
-			if family.GetName() != "gsv_parked" {
+			if family.GetName() != "gsv_queued" {
 				continue
 			}
 			for _, metric := range family.GetMetric() {
 				for _, label := range metric.GetLabel() {
 					if label.GetName() == "connection" {
-						parked[label.GetValue()] = metric.GetGauge().GetValue()
+						queued[label.GetValue()] = metric.GetGauge().GetValue()
 					}
 				}
 			}
 		}
-		g.Expect(parked).To(HaveKeyWithValue(conn.GetName(), objects))
+		g.Expect(queued).To(HaveKeyWithValue(conn.GetName(), objects))
 	}).Should(Succeed())
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
 )
 
-// spot is a place in one Grafana, whatever connection leads there.
+// spot is a target in one Grafana, whatever connection resolves to it.
 type spot struct {
 	server    *grafanatest.Server
 	namespace string
@@ -22,21 +22,21 @@ type spot struct {
 
 func (s spot) String() string { return s.namespace + "/" + s.name }
 
-// spot returns the place of that name in the world's Grafana.
+// spot returns the target of that name in the world's Grafana.
 func (w *world) spot(name string) spot {
 	return spot{server: w.grafana, namespace: grafanaNS, name: name}
 }
 
-// probePeriod is how often a prober looks.
+// probePeriod is how often a prober probes.
 const probePeriod = time.Millisecond
 
-// prober looks at groups of spots. A moment at which no spot of a group holds a value is a gap of that group.
+// prober reads groups of spots. A moment at which no spot of a group has a value is a gap of that group.
 type prober struct {
 	groups [][]spot
 	stop   chan struct{}
 	ended  sync.WaitGroup
-	looks  int
-	gaps   map[int]int // how many looks found a gap, by group
+	probes int
+	gaps   map[int]int // how many probes found a gap, by group
 }
 
 func startProber(groups [][]spot) *prober {
@@ -53,28 +53,27 @@ func (p *prober) run() {
 		case <-p.stop:
 			return
 		case <-ticker.C:
-			p.look()
+			p.probe()
 		}
 	}
 }
 
-func (p *prober) look() {
-	p.looks++
+func (p *prober) probe() {
+	p.probes++
 	for i, group := range p.groups {
-		// A value may move while we look, from a spot that we come to next to one that we saw empty, which is therefore looked at
-		// once more at the end.
-		if !slices.ContainsFunc(slices.Concat(group, group), spot.holds) {
+		// A value may move meanwhile, from a spot that is read later to one that was read before, which is therefore read twice.
+		if !slices.ContainsFunc(slices.Concat(group, group), spot.hasValue) {
 			p.gaps[i]++
 		}
 	}
 }
 
-func (s spot) holds() bool {
+func (s spot) hasValue() bool {
 	v, found := s.server.Value(s.namespace, s.name)
 	return found && len(v.Value) > 0
 }
 
-// end stops the prober and tells the gaps that it saw, in words.
+// end stops the prober and describes the gaps that it found.
 func (p *prober) end() []string {
 	close(p.stop)
 	p.ended.Wait()
@@ -85,14 +84,14 @@ func (p *prober) end() []string {
 			for _, s := range group {
 				names = append(names, s.String())
 			}
-			gaps = append(gaps, fmt.Sprintf("%d of %d looks found nothing at %s", n, p.looks, strings.Join(names, " or ")))
+			gaps = append(gaps, fmt.Sprintf("%d of %d probes found nothing at %s", n, p.probes, strings.Join(names, " or ")))
 		}
 	}
 	return gaps
 }
 
-// noGap looks at the names in the world's Grafana from now on, and fails if there is a moment at which none of them holds a
-// value. It ends with the spec, or when what it returns is called.
+// noGap fails if from now on there is a moment at which none of the names has a value in the world's Grafana. It ends with the spec, or
+// when the returned function is called.
 func (w *world) noGap(names ...string) (end func()) {
 	GinkgoHelper()
 	var group []spot
@@ -102,11 +101,11 @@ func (w *world) noGap(names ...string) (end func()) {
 	return noGapAt(group)
 }
 
-// noGapAt is noGap for several groups, each of which must hold a value at every moment.
+// noGapAt is noGap for several groups, each of which must have a value at every moment.
 func noGapAt(groups ...[]spot) (end func()) {
 	GinkgoHelper()
 	for _, group := range groups {
-		Expect(slices.ContainsFunc(group, spot.holds)).To(BeTrue(), "there is no value to begin with at %v", group)
+		Expect(slices.ContainsFunc(group, spot.hasValue)).To(BeTrue(), "there is no value to begin with at %v", group)
 	}
 	p, ended := startProber(groups), false
 	end = func() {
@@ -116,7 +115,7 @@ func noGapAt(groups ...[]spot) (end func()) {
 		}
 		ended = true
 		gaps := p.end()
-		Expect(p.looks).To(BeNumerically(">", 0), "the prober never looked")
+		Expect(p.probes).To(BeNumerically(">", 0), "the prober never probed")
 		Expect(gaps).To(BeEmpty())
 	}
 	DeferCleanup(end)
@@ -135,11 +134,11 @@ var _ = Describe("The prober", func() {
 			groups: [][]spot{{at("stays")}, {at("goes")}, {at("moves"), at("moved")}},
 			stop:   make(chan struct{}), gaps: map[int]int{},
 		}
-		p.look()
+		p.probe()
 		server.Remove(grafanaNS, "goes")
 		server.Put(grafanaNS, value("moved"))
 		server.Remove(grafanaNS, "moves")
-		p.look()
-		Expect(p.end()).To(Equal([]string{"1 of 2 looks found nothing at default/goes"}))
+		p.probe()
+		Expect(p.end()).To(Equal([]string{"1 of 2 probes found nothing at default/goes"}))
 	})
 })

@@ -100,7 +100,7 @@ func total(report Report) tally {
 	return sum
 }
 
-// allPassed tells whether all specs were run, and passed.
+// allPassed reports whether all specs were run, and passed.
 func allPassed(report Report) bool {
 	return report.PreRunStats.SpecsThatWillRun == report.PreRunStats.TotalSpecs && report.SuiteSucceeded
 }

@@ -121,8 +121,8 @@ func (r *rotator) rotate() {
 	r.newest = secret.ResourceVersion
 }
 
-// inStep reports whether status says that the latest value is in Grafana.
-func (r *rotator) inStep() bool {
+// inSync reports whether status says that the latest value is in Grafana.
+func (r *rotator) inSync() bool {
 	sv := r.world.value(r.name)
 	err := k8s.Get(r.ctx, client.ObjectKeyFromObject(sv), sv)
 	return err == nil && len(sv.Status.Targets) > 0 && sv.Status.Targets[0].Source.ResourceVersion == r.newest
@@ -141,7 +141,7 @@ func restarts() int {
 }
 
 var _ = Describe("Rolling restarts", long, func() {
-	// As a Deployment does it: the next manager is ready before the leader is told to stop.
+	// As a Deployment does it: the next manager is ready before the leader is stopped.
 	It("under rotations lose none and repeat none", func(ctx SpecContext) {
 		const takeover = time.Minute
 		w := newWorld(ctx)
@@ -150,7 +150,7 @@ var _ = Describe("Rolling restarts", long, func() {
 		l := newLedger(w)
 		w.create(w.connection(connectionRef))
 
-		// Some wait for status to tell of a value before they change it again, so each of theirs must be written, and once. The others do not
+		// Some wait for status to show a value before they change it again, so each of theirs must be written, and once. The others do not
 		// wait: of their values some are never seen, and the rest must be written in order, and once.
 		var waiting, hasty []*rotator
 		for i := range 8 {
@@ -170,7 +170,7 @@ var _ = Describe("Rolling restarts", long, func() {
 			w.create(sv)
 		}
 		for _, r := range all {
-			Eventually(r.inStep).WithTimeout(takeover).Should(BeTrue())
+			Eventually(r.inSync).WithTimeout(takeover).Should(BeTrue())
 		}
 
 		loadCtx, stopLoad := context.WithCancel(ctx)
@@ -187,7 +187,7 @@ var _ = Describe("Rolling restarts", long, func() {
 		for _, r := range waiting {
 			run(func() {
 				r.rotate()
-				Eventually(r.inStep).WithTimeout(takeover).Should(BeTrue())
+				Eventually(r.inSync).WithTimeout(takeover).Should(BeTrue())
 			})
 		}
 		for _, r := range hasty {
@@ -208,7 +208,7 @@ var _ = Describe("Rolling restarts", long, func() {
 		load.Wait()
 
 		for _, r := range all {
-			Eventually(r.inStep).WithTimeout(takeover).Should(BeTrue())
+			Eventually(r.inSync).WithTimeout(takeover).Should(BeTrue())
 			sv := w.value(r.name)
 			w.eventuallySynced(sv)
 			stored := w.stored(r.name)

@@ -229,7 +229,7 @@ func rightsOf(at *controlplane.ControlPlane) []right {
 // rightsTableEnv names the file for the table of rights.
 const rightsTableEnv = "SUITE_RIGHTS_TABLE"
 
-// writeRightsTable tells what was granted, and how often it was used.
+// writeRightsTable writes what was granted, and how often it was used.
 func writeRightsTable(sum tally) {
 	GinkgoHelper()
 	var table strings.Builder
@@ -280,9 +280,9 @@ var _ = Describe("A manager with the flags of its Deployment", func() {
 		w.synced("api-key", "canary-1")
 		kubeSystem := &corev1.Namespace{}
 		Expect(k8s.Get(ctx, client.ObjectKey{Name: "kube-system"}, kubeSystem)).To(Succeed())
-		Expect(w.stored("api-key").Labels).To(HaveKeyWithValue("grafana.securevalues.io/cluster", string(kubeSystem.UID)))
+		Expect(w.stored("api-key").Labels).To(HaveKeyWithValue("securevalues.io.cluster", string(kubeSystem.UID)))
 
-		//nolint:gosec // the certificate is the manager's own, made with each start
+		// the certificate is the manager's own, made with each start
 		asks := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}}, ForceAttemptHTTP2: true}}
 		Eventually(func() error { // the server starts beside the controllers
 			connection, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
@@ -291,9 +291,9 @@ var _ = Describe("A manager with the flags of its Deployment", func() {
 			}
 			return err
 		}).Should(Succeed())
-		get := func(path, token string) (code int, protocol string) {
+		ask := func(method, path, token string) (code int, protocol string) {
 			GinkgoHelper()
-			request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+path, http.NoBody)
+			request, err := http.NewRequestWithContext(ctx, method, "https://"+address+path, http.NoBody)
 			Expect(err).NotTo(HaveOccurred())
 			if token != "" {
 				request.Header.Set("Authorization", "Bearer "+token)
@@ -304,13 +304,24 @@ var _ = Describe("A manager with the flags of its Deployment", func() {
 			return response.StatusCode, response.Proto
 		}
 		reader := accountOf(ctx, plane, w.namespace, "reader").BearerToken
-		code, protocol := get("/metrics", reader)
+		code, protocol := ask(http.MethodGet, "/metrics", reader)
 		Expect(code).To(Equal(http.StatusOK))
 		Expect(protocol).To(Equal("HTTP/1.1"), "HTTP/2, which we offered")
-		code, _ = get("/metrics", "")
-		Expect(code).To(Equal(http.StatusUnauthorized))
+		unauthorised := accountOf(ctx, plane, operatorNamespace, managerAccount).BearerToken
+		for _, refused := range []struct {
+			method, token string
+			code          int
+		}{
+			{http.MethodGet, "", http.StatusUnauthorized},
+			{http.MethodGet, "canary-invalid", http.StatusInternalServerError}, // as controller-runtime's filter has it
+			{http.MethodGet, unauthorised, http.StatusForbidden},
+			{http.MethodPost, reader, http.StatusMethodNotAllowed},
+		} {
+			code, _ = ask(refused.method, "/metrics", refused.token)
+			Expect(code).To(Equal(refused.code))
+		}
 		for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/vars"} {
-			code, _ = get(path, reader)
+			code, _ = ask(http.MethodGet, path, reader)
 			Expect(code).To(Equal(http.StatusNotFound), path)
 		}
 	})

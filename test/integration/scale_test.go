@@ -15,7 +15,7 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
 )
 
-// What many objects at once may cost: as much as each of them alone, and nothing for their number. Calls are counted, as for one object.
+// Many objects at once cost as much as each of them alone, and nothing for their number. Calls are counted, as for one object.
 var _ = Describe("The cost of many objects", long, func() {
 	const many = 200
 
@@ -87,7 +87,8 @@ var _ = Describe("The cost of many objects", long, func() {
 		}).WithTimeout(scaleTimeout).Should(Succeed())
 		w.settled()
 		Expect(w.counted()).To(Equal(map[string]int{"get": 2 * many, "delete": many}))
-		Expect(w.countedRequests(mark)).To(Equal(map[string]int{"patch grafanasecurevalues": many}))
+		Expect(w.countedRequests(mark)).To(Equal(map[string]int{"get grafanasecurevalues": 2 * many, "patch grafanasecurevalues": many}),
+			"each is read before its DELETE, and before the 404 is believed")
 		Expect(w.grafana.Values(grafanaNS)).To(BeEmpty())
 	})
 })
@@ -97,12 +98,12 @@ const scaleTimeout = 3 * time.Minute
 
 func sourceOf(i int) string { return fmt.Sprintf("source-%d", i) }
 
-// unlimited takes the limit of requests per second off the connection.
+// unlimited takes the limit of requests per second off the connection. After a restart a deletion waits for its requestTimeout.
 func unlimited(w *world) {
 	GinkgoHelper()
 	conn := &v1alpha1.GrafanaConnection{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: connectionRef}}
 	edit(w, conn, func(conn *v1alpha1.GrafanaConnection) {
-		conn.Spec.RateLimit = &v1alpha1.RateLimit{RequestsPerSecond: new(int32(0))}
+		conn.Spec.RateLimit, conn.Spec.RequestTimeout = &v1alpha1.RateLimit{RequestsPerSecond: new(int32(0))}, "10s"
 	})
 	w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)
 }
@@ -130,7 +131,7 @@ func (w *world) eventuallyManySynced(n int, value string) {
 	w.eventuallySourcesAreSeen(n)
 }
 
-// eventuallySourcesAreSeen waits until each object says to be in step with the present version of its Secret.
+// eventuallySourcesAreSeen waits until each object says to be in sync with the present version of its Secret.
 func (w *world) eventuallySourcesAreSeen(n int) {
 	GinkgoHelper()
 	secrets := &corev1.SecretList{}

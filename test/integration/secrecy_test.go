@@ -43,7 +43,7 @@ var disguises = func() []string {
 // dumped is a line of what encoding/hex.Dump returns, in the quotes of a log too.
 var dumped = regexp.MustCompile(`[0-9a-f]{8}  ([0-9a-f ]{48,50}) \|`)
 
-// showsCanary tells whether a text shows the canary, in clear or in disguise.
+// showsCanary reports whether a text shows the canary, in clear or in disguise.
 func showsCanary(text string) bool {
 	if strings.Contains(strings.ToLower(text), canary) || slices.ContainsFunc(disguises, func(d string) bool { return strings.Contains(text, d) }) {
 		return true
@@ -60,11 +60,11 @@ func showsCanary(text string) bool {
 var leaks struct {
 	sync.Mutex
 	found []string
-	lines int // of logs that were looked at
+	lines int // of logs that were scanned
 }
 
-// look takes note of the canary in a text from somewhere.
-func look(where, text string) {
+// scan records where a text shows the canary.
+func scan(where, text string) {
 	leaks.Lock()
 	defer leaks.Unlock()
 	if showsCanary(text) && len(leaks.found) < 10 {
@@ -78,7 +78,7 @@ func watchedLog() logr.Logger {
 		leaks.Lock()
 		leaks.lines++
 		leaks.Unlock()
-		look("log", prefix+" "+args)
+		scan("log", prefix+" "+args)
 		if strings.HasPrefix(args, `"level"=0 `) || !strings.HasPrefix(args, `"level"=`) {
 			fmt.Fprintln(GinkgoWriter, prefix, args)
 			recorded.add(args)
@@ -86,8 +86,8 @@ func watchedLog() logr.Logger {
 	}, funcr.Options{Verbosity: 127})
 }
 
-// lookAtMetrics looks at all metrics of this process, which are those of its managers.
-func lookAtMetrics() {
+// scanMetrics scans all metrics of this process, which are those of its managers.
+func scanMetrics() {
 	GinkgoHelper()
 	families, err := metrics.Registry.Gather()
 	Expect(err).NotTo(HaveOccurred())
@@ -97,11 +97,11 @@ func lookAtMetrics() {
 		_, err := expfmt.MetricFamilyToText(&text, family)
 		Expect(err).NotTo(HaveOccurred())
 	}
-	look("metrics", text.String())
+	scan("metrics", text.String())
 }
 
-// lookAtObjects looks at every object that there is in a control plane, Secrets apart, and returns at how many.
-func lookAtObjects(at *controlplane.ControlPlane) int {
+// scanObjects scans every object of a control plane, Secrets apart, and returns how many there are.
+func scanObjects(at *controlplane.ControlPlane) int {
 	GinkgoHelper()
 	ctx := context.Background() //nolint:forbidigo // the spec that started the control plane may be over
 	kinds, err := discovery.NewDiscoveryClientForConfigOrDie(at.Config()).ServerPreferredResources()
@@ -121,7 +121,7 @@ func lookAtObjects(at *controlplane.ControlPlane) int {
 			for _, o := range all.Items {
 				content, err := o.MarshalJSON()
 				Expect(err).NotTo(HaveOccurred())
-				look(kind.Name, string(content))
+				scan(kind.Name, string(content))
 				count++
 			}
 		}
@@ -140,7 +140,7 @@ func leaked() []string {
 
 // After each spec nothing has shown what may not be seen.
 var _ = AfterEach(func() {
-	lookAtMetrics()
+	scanMetrics()
 	Expect(leaked()).To(BeEmpty())
 })
 
@@ -158,10 +158,10 @@ var _ = Describe("The canary", func() {
 	)
 
 	It("is looked for in all that is logged, in metrics and in objects", func() {
-		look("here", "a canary")
+		scan("here", "a canary")
 		Expect(leaked()).To(Equal([]string{"here: a canary"}))
 		watchedLog().V(100).Info("Said", "value", "canary")
 		Expect(leaked()).To(HaveLen(1))
-		Expect(lookAtObjects(plane)).To(BeNumerically(">", 100))
+		Expect(scanObjects(plane)).To(BeNumerically(">", 100))
 	})
 })

@@ -1,4 +1,4 @@
-// Package integration holds the behaviour of the whole manager against a real kube-apiserver and etcd, and the stand-in for
+// Package integration specifies the behaviour of the whole manager against a real kube-apiserver and etcd, and the fake
 // Grafana.
 package integration
 
@@ -77,7 +77,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	DeferCleanup(func() { stopManager() })
 })
 
-// startPlane starts a control plane with our kinds, the operator's namespace, the roles of the manager and an onlooker, and returns a
+// startPlane starts a control plane with our kinds, the operator's namespace, the roles of the manager and an observer, and returns a
 // client of its administrator, which reads live. stopPlane must follow.
 func startPlane(ctx context.Context) (*controlplane.ControlPlane, client.Client) {
 	GinkgoHelper()
@@ -91,7 +91,7 @@ func startPlane(ctx context.Context) (*controlplane.ControlPlane, client.Client)
 	for _, o := range renderedRights(ctx, started) {
 		Expect(c.Create(ctx, o)).To(Succeed())
 	}
-	lookOn(ctx, started)
+	observe(ctx, started)
 	return started, c
 }
 
@@ -99,8 +99,8 @@ func stopPlane(started *controlplane.ControlPlane) {
 	GinkgoHelper()
 	defer func() { Expect(started.Stop()).To(Succeed()) }()
 	used, denied := countRights(started)
-	tally{Used: used, Denied: denied, Reasons: lookAway(started)}.hand()
-	lookAtObjects(started)
+	tally{Used: used, Denied: denied, Reasons: stopObserving(started)}.hand()
+	scanObjects(started)
 	Expect(leaked()).To(BeEmpty())
 }
 
@@ -116,7 +116,7 @@ func runManager(config *rest.Config, change func(*operator.Options)) (stop func(
 	options := operator.Options{
 		MetricsBindAddress:      "0",
 		HealthProbeBindAddress:  "0",
-		MaxConcurrentReconciles: 16,
+		MaxConcurrentReconciles: 64,
 		OperatorNamespace:       operatorNamespace,
 		ClusterID:               clusterID,
 		NamespacedConnections:   true,

@@ -66,7 +66,7 @@ var _ = Describe("A suspended object", func() {
 		Expect(w.stored("api-key").Version).To(Equal(int64(1)))
 	})
 
-	It("is not looked at when its connection changes or is checked", func(ctx SpecContext) {
+	It("is not reconciled when its connection changes or is checked", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		suspend(w, sv)
@@ -80,7 +80,7 @@ var _ = Describe("A suspended object", func() {
 		Expect(w.calls()).To(BeEmpty())
 	})
 
-	It("is not looked at after a restart", func(ctx SpecContext) {
+	It("is not reconciled after a restart", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		suspend(w, sv)
@@ -96,10 +96,10 @@ var _ = Describe("A suspended object", func() {
 		Expect(w.requests(mark)).NotTo(ContainElement(ContainSubstring("grafanasecurevalues")))
 	})
 
-	DescribeTable("keeps Ready=False, and neither works nor waits for anybody",
-		func(ctx SpecContext, trouble func(*world), reason string) {
+	DescribeTable("keeps Ready=False, and neither works nor waits",
+		func(ctx SpecContext, breakIt func(*world), reason string) {
 			w := newConnectedWorld(ctx)
-			trouble(w)
+			breakIt(w)
 			sv := w.value("api-key")
 			w.create(sv)
 			w.eventually(sv, reason)
@@ -121,7 +121,7 @@ var _ = Describe("A suspended object", func() {
 		}, v1alpha1.ReasonAlreadyExists),
 	)
 
-	It("stops being tried again when Grafana fails", func(ctx SpecContext) {
+	It("is not retried when Grafana fails", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbUpdate, Code: http.StatusServiceUnavailable})
@@ -168,28 +168,45 @@ var _ = Describe("A suspended object", func() {
 		Expect(w.contents()).To(BeEmpty())
 	})
 
-	It("holds its name, and inherits one without writing", func(ctx SpecContext) {
+	It("owns its value, and is no successor to that of another one", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
-		holder := w.syncedAs("holder", "api-key", "canary-holder")
-		suspend(w, holder)
-		w.eventuallySuspended(holder, metav1.ConditionTrue)
-		heir := w.valueFrom("heir", "heir-source", "canary-heir")
-		heir.Spec.Name = "api-key"
-		w.create(heir)
-		w.eventually(heir, v1alpha1.ReasonNameConflict)
-		suspend(w, heir)
-		w.eventuallySuspended(heir, metav1.ConditionFalse)
-		w.noGap("api-key")
-		w.delete(holder)
-		w.eventuallyGone(holder)
-		w.settled()
-		Expect(w.contents()).To(Equal([]string{"api-key=canary-holder"}))
-		resume(w, heir)
-		w.eventuallySynced(heir)
-		Expect(w.contents()).To(Equal([]string{"api-key=canary-heir"}))
+		owner := w.syncedAs("owner", "api-key", "canary-owner")
+		suspend(w, owner)
+		w.eventuallySuspended(owner, metav1.ConditionTrue)
+		other := w.valueFrom("other", "other-source", "canary-other")
+		other.Spec.Name = "api-key"
+		w.create(other)
+		w.eventually(other, v1alpha1.ReasonNameConflict)
+		suspend(w, other)
+		w.eventuallySuspended(other, metav1.ConditionFalse)
+		w.delete(owner)
+		w.eventuallyGone(owner)
+		Expect(w.contents()).To(BeEmpty())
+		resume(w, other)
+		w.eventuallySynced(other)
+		Expect(w.contents()).To(Equal([]string{"api-key=canary-other"}))
 	})
 
-	It("that is made suspended says so, holds nothing, and starts when it is resumed", func(ctx SpecContext) {
+	It("is passed over by an owner that goes, where another object names the value", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		owner := w.syncedAs("owner", "api-key", "canary-owner")
+		suspended := w.valueFrom("first", "first-source", "canary-first")
+		suspended.Spec.Name, suspended.Spec.Suspend = "api-key", true
+		w.create(suspended)
+		w.eventuallySuspended(suspended, metav1.ConditionFalse)
+		successor := w.value("second")
+		successor.Spec.Name, successor.Spec.ValueFrom.SecretKeyRef.Name = "api-key", "second-source"
+		w.create(successor)
+		w.eventually(successor, v1alpha1.ReasonSecretNotFound)
+		w.noGap("api-key")
+		w.delete(owner)
+		w.eventuallyGone(owner)
+		w.secret("second-source", map[string]string{"key": "canary-second"})
+		w.eventuallySynced(successor)
+		Expect(w.contents()).To(Equal([]string{"api-key=canary-second"}))
+	})
+
+	It("that is made suspended says so, owns nothing, and starts when it is resumed", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		w.secret("source", map[string]string{"key": "canary-1"})
 		sv := w.value("api-key")
@@ -263,7 +280,7 @@ var _ = Describe("The annotation sync-now", func() {
 		Expect(w.stored("api-key").Version).To(Equal(int64(2)))
 	})
 
-	It("puts back what somebody else changed in Grafana", func(ctx SpecContext) {
+	It("puts back what another writer changed in Grafana", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		theirs := w.stored("api-key")
@@ -346,18 +363,18 @@ var _ = Describe("The annotation sync-now", func() {
 
 	It("stays unanswered while the name belongs to another object, and is answered with the hand-over", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
-		holder := w.syncedAs("holder", "api-key", "canary-holder")
-		loser := w.valueFrom("loser", "loser-source", "canary-loser")
-		loser.Spec.Name = "api-key"
-		w.create(loser)
-		w.eventually(loser, v1alpha1.ReasonNameConflict)
-		w.syncNow(loser, "token")
+		owner := w.syncedAs("owner", "api-key", "canary-owner")
+		successor := w.valueFrom("successor", "successor-source", "canary-successor")
+		successor.Spec.Name = "api-key"
+		w.create(successor)
+		w.eventually(successor, v1alpha1.ReasonNameConflict)
+		w.syncNow(successor, "token")
 		w.settled()
-		w.eventually(loser, v1alpha1.ReasonNameConflict)
-		Expect(loser.Status.LastSyncNow).To(BeEmpty())
-		w.delete(holder)
-		w.eventuallyAnswered(loser, "token")
-		Expect(w.contents()).To(Equal([]string{"api-key=canary-loser"}))
+		w.eventually(successor, v1alpha1.ReasonNameConflict)
+		Expect(successor.Status.LastSyncNow).To(BeEmpty())
+		w.delete(owner)
+		w.eventuallyAnswered(successor, "token")
+		Expect(w.contents()).To(Equal([]string{"api-key=canary-successor"}))
 	})
 
 	It("takes away nothing when it is removed", func(ctx SpecContext) {
@@ -375,7 +392,7 @@ var _ = Describe("The annotation sync-now", func() {
 })
 
 var _ = Describe("deletionPolicy Retain", func() {
-	It("lets go of an object whose deletion is blocked, and leaves the value", func(ctx SpecContext) {
+	It("ends a deletion that is blocked, and leaves the value", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")
 		w.dropPermission(grafanatest.ActionDelete)
@@ -399,7 +416,7 @@ var _ = Describe("deletionPolicy Retain", func() {
 		Expect(w.contents()).To(BeEmpty())
 	})
 
-	It("leaves a value that can be taken again, and again", func(ctx SpecContext) {
+	It("leaves a value that can be taken over again and again", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		w.secret("source", map[string]string{"key": "canary-1"})
 		for i := range 3 {

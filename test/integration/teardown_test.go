@@ -13,7 +13,7 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 )
 
-// The suite plays the namespace controller here, which deletes what a namespace holds in no order that anybody may rely on.
+// The suite plays the namespace controller here, which deletes what is in a namespace in no order that anybody may rely on.
 var _ = Describe("The teardown of a namespace", func() {
 	const objects = 6
 
@@ -41,7 +41,7 @@ var _ = Describe("The teardown of a namespace", func() {
 		return w
 	}
 
-	It("ends by itself, in whatever order things go", func(ctx SpecContext) {
+	It("ends without help, in whatever order things are deleted", func(ctx SpecContext) {
 		for i := range 10 {
 			seed := GinkgoRandomSeed() + int64(i)
 			By(fmt.Sprintf("order %d, of -ginkgo.seed=%d", i, seed))

@@ -186,7 +186,7 @@ var _ = Describe("The Secrets of a connection", func() {
 			"account-" + w.namespace:                     "ServiceAccount",
 			"release-" + w.namespace:                     "Helm",
 			"sh.helm.release.v1." + w.namespace + ".v1":  "Helm",
-			"sh.helm.release.v1." + w.namespace + ".v99": "Helm", // whether it is there is not told
+			"sh.helm.release.v1." + w.namespace + ".v99": "Helm", // whether it exists is not revealed
 			"grafana-secure-value-operator-fingerprint":  "operator's own",
 		} {
 			for _, use := range []func(*v1alpha1.ConnectionSpec){

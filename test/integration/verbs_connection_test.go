@@ -112,10 +112,10 @@ func (w *world) setURL(url string) {
 	edit(w, conn, func(c *v1alpha1.GrafanaConnection) { c.Spec.URL = url })
 }
 
-// anotherAddress serves the world's Grafana at one more address, each request of which meets look first.
-func (w *world) anotherAddress(look func(*http.Request)) string {
+// anotherAddress serves the world's Grafana at one more address, each request of which onRequest sees first.
+func (w *world) anotherAddress(onRequest func(*http.Request)) string {
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		look(r)
+		onRequest(r)
 		w.grafana.ServeHTTP(rw, r)
 	}))
 	DeferCleanup(server.Close)
@@ -125,20 +125,17 @@ func (w *world) anotherAddress(look func(*http.Request)) string {
 // runPrinted runs the command that the object's message prints, as a person would who copies it.
 func (w *world) runPrinted(sv *v1alpha1.GrafanaSecureValue) {
 	GinkgoHelper()
-	text := message(sv.Status.Conditions)
-	at := strings.LastIndex(text, "kubectl ") // before it may be one that tells more
-	Expect(at).To(BeNumerically(">=", 0), "no command in %q", text)
-	kubeconfig := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
-	Expect(os.WriteFile(kubeconfig, plane.Kubeconfig(), 0o600)).To(Succeed())
-
-	cmd := exec.CommandContext(w.ctx, "sh", "-c", text[at:])
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig,
+	parts := strings.Split(message(sv.Status.Conditions), "`") // every second one is a command
+	Expect(len(parts)).To(BeNumerically(">=", 3), "no command in %q", message(sv.Status.Conditions))
+	command := parts[len(parts)-2] // before it may be one that shows more
+	cmd := exec.CommandContext(w.ctx, "sh", "-c", command)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+plane.KubeconfigPath(),
 		"PATH="+filepath.Dir(plane.KubectlPath())+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
-	Expect(err).NotTo(HaveOccurred(), "%s\n%s", text[at:], out)
+	Expect(err).NotTo(HaveOccurred(), "%s\n%s", command, out)
 }
 
-// newPlane starts a control plane without a manager. All verbs speak of it, instead of the suite's, until the spec ends.
+// newPlane starts a control plane without a manager. All verbs use it, instead of the suite's, until the spec ends.
 func newPlane(ctx context.Context) {
 	GinkgoHelper()
 	started, c := startPlane(ctx)

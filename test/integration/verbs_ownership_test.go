@@ -3,8 +3,10 @@ package integration
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -17,34 +19,44 @@ import (
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/parts"
 )
 
 const (
-	labelCluster       = v1alpha1.GroupName + "/cluster"
-	labelOwner         = v1alpha1.GroupName + "/owner"
-	labelConnection    = v1alpha1.GroupName + "/connection"
+	labelCluster       = "securevalues.io.cluster"
+	labelOwner         = "securevalues.io.owner"
+	labelConnection    = "securevalues.io.connection"
+	labelRetain        = "securevalues.io.retain"
 	annotationResource = v1alpha1.GroupName + "/resource"
 )
 
-// hash is the label value that stands for the parts.
-func hash(p ...string) string {
+// hash is the first hexadecimal digits of SHA-256 over the parts, each with its length as 8 bytes before it.
+func hash(digits int, parts ...string) string {
 	h := sha256.New()
-	parts.Write(h, p...)
-	return hex.EncodeToString(h.Sum(nil))[:40]
+	for _, part := range parts {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+		h.Write([]byte(part))
+	}
+	return hex.EncodeToString(h.Sum(nil))[:digits]
 }
 
-// ownerMark is the owner label of the object in the suite's cluster.
-func ownerMark(sv *v1alpha1.GrafanaSecureValue) string { return hash(clusterID, sv.Namespace, sv.Name) }
+// ownerLabelOf is the owner label of an object of a cluster.
+func ownerLabelOf(cluster, namespace, name string) string {
+	return hash(24, cluster, namespace) + "." + hash(24, cluster, namespace, name)
+}
 
-// marked returns a value that carries the marks of an object of the cluster, written through the spec's connection.
-func marked(name, cluster, namespace, object string) grafanatest.Stored {
+// ownerLabel is the owner label of the object in the suite's cluster.
+func ownerLabel(sv *v1alpha1.GrafanaSecureValue) string {
+	return ownerLabelOf(clusterID, sv.Namespace, sv.Name)
+}
+
+// labelled returns a value with the labels of an object of the cluster, written through the spec's connection.
+func labelled(name, cluster, namespace, object string) grafanatest.Stored {
 	return grafanatest.Stored{
 		Name: name, Description: "theirs", Value: []byte("their value"),
 		Labels: map[string]string{
 			labelCluster:    cluster,
-			labelOwner:      hash(cluster, namespace, object),
-			labelConnection: hash(string(v1alpha1.KindGrafanaConnection), namespace, connectionRef),
+			labelOwner:      ownerLabelOf(cluster, namespace, object),
+			labelConnection: hash(40, string(v1alpha1.KindGrafanaConnection), namespace, connectionRef),
 		},
 		Annotations: map[string]string{annotationResource: namespace + "/" + object},
 	}
@@ -78,6 +90,13 @@ func (w *world) connected(name string) {
 	GinkgoHelper()
 	w.create(w.connection(name))
 	w.eventuallyConnection(name, v1alpha1.ReasonConnected)
+}
+
+// shortTimeout keeps a spec quick that restarts the manager, or loses an answer, and then waits for a deletion.
+func (w *world) shortTimeout() {
+	GinkgoHelper()
+	edit(w, w.connection(connectionRef), func(c *v1alpha1.GrafanaConnection) { c.Spec.RequestTimeout = "5s" })
+	w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)
 }
 
 // valueFrom is value with the Secret of the given name, which is made with the value.
@@ -119,7 +138,7 @@ func (w *world) syncNow(sv *v1alpha1.GrafanaSecureValue, token string) {
 	})
 }
 
-// eventuallyAnswered waits until the object says that the token was served.
+// eventuallyAnswered waits until the object says that the token was answered.
 func (w *world) eventuallyAnswered(sv *v1alpha1.GrafanaSecureValue, token string) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
@@ -146,14 +165,13 @@ func (w *world) refresh(o client.Object) {
 	Expect(k8s.Get(w.ctx, client.ObjectKeyFromObject(o), o)).To(Succeed())
 }
 
-// eventuallyObserved waits until the object says anything of its latest generation, and returns the reason.
-func (w *world) eventuallyObserved(sv *v1alpha1.GrafanaSecureValue) string {
+// eventuallyObserved waits until the status of the object is that of its latest generation.
+func (w *world) eventuallyObserved(sv *v1alpha1.GrafanaSecureValue) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
 		w.refresh(sv)
 		g.Expect(sv.Status.ObservedGeneration).To(Equal(sv.Generation))
 	}).Should(Succeed())
-	return statusReason(sv)
 }
 
 // eventuallyNotStored waits until Grafana holds nothing under a name.
@@ -165,7 +183,7 @@ func (w *world) eventuallyNotStored(name string) {
 	}).Should(BeFalse(), "secure value %s stays in Grafana", name)
 }
 
-// contents returns what the world's Grafana holds, as "name=value".
+// contents returns what is in the world's Grafana, as "name=value".
 func (w *world) contents() []string {
 	contents := []string{}
 	for name, stored := range w.grafana.Values(grafanaNS) {
@@ -185,7 +203,7 @@ func (w *world) countOf(verb grafanatest.Verb) int {
 	return n
 }
 
-// eventuallyEvent waits until there is an event of the reason about the object. Events come a little after what they tell of.
+// eventuallyEvent waits until there is an event of the reason about the object. Events come a little after the change.
 func (w *world) eventuallyEvent(sv *v1alpha1.GrafanaSecureValue, reason string) {
 	GinkgoHelper()
 	Eventually(func() []string { return w.events(sv) }).Should(ContainElement(reason))
@@ -205,7 +223,7 @@ func (w *world) events(sv *v1alpha1.GrafanaSecureValue) []string {
 	return reasons
 }
 
-// removeByForce takes the object away without the operator: its finalizers are removed by hand.
+// removeByForce removes the object without the operator: its finalizers are removed by hand.
 func (w *world) removeByForce(sv *v1alpha1.GrafanaSecureValue) {
 	GinkgoHelper()
 	w.dropFinalizers(sv)
@@ -213,7 +231,7 @@ func (w *world) removeByForce(sv *v1alpha1.GrafanaSecureValue) {
 	w.eventuallyGone(sv)
 }
 
-// dropFinalizers takes the finalizers off an object by hand.
+// dropFinalizers removes the finalizers of an object by hand.
 func (w *world) dropFinalizers(sv *v1alpha1.GrafanaSecureValue) {
 	GinkgoHelper()
 	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
@@ -244,31 +262,31 @@ func (w *world) dropPermission(action grafanatest.Action) (grant func()) {
 	}
 }
 
-// intent is what the operator writes on an object that is about to write that name through the spec's connection.
-func intent(name string) string {
+// pending is how the operator lists a target that is about to be written under that name through the spec's connection.
+func pending(name string) string {
 	return fmt.Sprintf("%s/%s/%s/%s", v1alpha1.KindGrafanaConnection, connectionRef, grafanaNS, name)
 }
 
-// intend does by hand what the operator does before it writes that name.
-func (w *world) intend(sv *v1alpha1.GrafanaSecureValue, name string) {
+// addPending does by hand what the operator does before it writes that name.
+func (w *world) addPending(sv *v1alpha1.GrafanaSecureValue, name string) {
 	GinkgoHelper()
 	edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) {
-		metav1.SetMetaDataAnnotation(&sv.ObjectMeta, v1alpha1.AnnotationIntent, intent(name))
+		metav1.SetMetaDataAnnotation(&sv.ObjectMeta, v1alpha1.AnnotationPendingTargets, pending(name))
 	})
 }
 
-// eventuallyIntends waits until the object says that it is about to write that name.
-func (w *world) eventuallyIntends(sv *v1alpha1.GrafanaSecureValue, name string) {
+// eventuallyPending waits until the object lists the name as a pending target.
+func (w *world) eventuallyPending(sv *v1alpha1.GrafanaSecureValue, name string) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
 		w.refresh(sv)
-		g.Expect(sv.Annotations).To(HaveKeyWithValue(v1alpha1.AnnotationIntent, intent(name)))
+		g.Expect(strings.Split(sv.Annotations[v1alpha1.AnnotationPendingTargets], ",")).To(ContainElement(pending(name)))
 	}).Should(Succeed())
 }
 
 // putAs stores a value as the operator writes it for the object.
 func (w *world) putAs(sv *v1alpha1.GrafanaSecureValue, name, value string) {
-	stored := marked(name, clusterID, sv.Namespace, sv.Name)
+	stored := labelled(name, clusterID, sv.Namespace, sv.Name)
 	stored.Description, stored.Decrypters, stored.Value = sv.DescriptionOrDefault(), sv.Spec.Decrypters, []byte(value)
 	w.grafana.Put(grafanaNS, stored)
 }

@@ -82,6 +82,8 @@ func (w *world) connectionSpec(secret string) v1alpha1.ConnectionSpec {
 		URL:         w.url,
 		Namespace:   grafanaNS,
 		Credentials: v1alpha1.Credentials{TokenSecretRef: v1alpha1.SecretKeyReference{Name: secret, Key: "token"}},
+		// For so long after the start of a manager, and after a write of unknown outcome, a 404 proves nothing.
+		RequestTimeout: "10s",
 	}
 }
 
@@ -154,10 +156,27 @@ func (w *world) delete(o client.Object) {
 	Expect(client.IgnoreNotFound(k8s.Delete(w.ctx, o))).To(Succeed())
 }
 
-// eventuallySynced waits until the object says that its latest generation is in Grafana.
+// eventuallySynced waits until the object says that its latest generation is in Grafana, and has released all other targets.
 func (w *world) eventuallySynced(sv *v1alpha1.GrafanaSecureValue) {
 	GinkgoHelper()
 	w.eventually(sv, v1alpha1.ReasonSynced)
+	Eventually(func(g Gomega) {
+		g.Expect(k8s.Get(w.ctx, client.ObjectKeyFromObject(sv), sv)).To(Succeed())
+		g.Expect(targetsOf(sv)).To(HaveLen(1))
+	}).Should(Succeed())
+}
+
+// targetsOf returns the targets that an object owns or has pending, each once, as the annotation lists them.
+func targetsOf(sv *v1alpha1.GrafanaSecureValue) []string {
+	var targets []string
+	for _, t := range sv.Status.Targets {
+		targets = append(targets, fmt.Sprintf("%s/%s/%s/%s", t.Connection.Kind, t.Connection.Name, t.Namespace, t.Name))
+	}
+	if pending := sv.Annotations[v1alpha1.AnnotationPendingTargets]; pending != "" {
+		targets = append(targets, strings.Split(pending, ",")...)
+	}
+	slices.Sort(targets)
+	return slices.Compact(targets)
 }
 
 // eventually waits until the object says the reason for its latest generation.
@@ -192,7 +211,7 @@ func (w *world) eventuallyGone(sv *v1alpha1.GrafanaSecureValue) {
 func describe(observed int64, conditions []metav1.Condition) string {
 	ready := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady)
 	if ready == nil {
-		return "not looked at"
+		return "not reconciled"
 	}
 	return fmt.Sprintf("%d/%d %s %s", observed, ready.ObservedGeneration, ready.Status, ready.Reason)
 }
@@ -267,7 +286,7 @@ func (w *world) requests(mark controlplane.Mark) []string {
 	return requests
 }
 
-// checkInvariants holds for every object after every spec.
+// checkInvariants asserts what is true of every object after every spec.
 func (w *world) checkInvariants(ctx context.Context) {
 	GinkgoHelper()
 	values := &v1alpha1.GrafanaSecureValueList{}
@@ -302,7 +321,7 @@ func checkStatus(o client.Object, observed int64, conditions []metav1.Condition)
 	Expect(string(out)).NotTo(ContainSubstring("canary"), "a secret in an object")
 }
 
-// cleanUp lets go of the spec's objects without Grafana, which may be broken.
+// cleanUp deletes the objects of the spec without Grafana, which may be broken.
 func (w *world) cleanUp(ctx context.Context) {
 	GinkgoHelper()
 	values := &v1alpha1.GrafanaSecureValueList{}

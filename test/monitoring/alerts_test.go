@@ -1,4 +1,4 @@
-// Package monitoring holds the alerts to unit tests in Prometheus's own engine, and to their pages.
+// Package monitoring tests the alerts in Prometheus's own engine, and compares them with their runbooks.
 package monitoring
 
 import (
@@ -55,20 +55,35 @@ var cases = []struct {
 	},
 	{
 		alert: "GrafanaSecureValueOperatorAbsent", is: "not where one leads",
-		series: map[string]string{`gsv_oldest_unseen_seconds{pod="a"}`: "0x180"},
+		series: map[string]string{`gsv_oldest_pending_seconds{pod="a"}`: "0x180"},
 	},
 	{
 		alert: "GrafanaSecureValueOperatorAbsent", is: "not while another takes over within minutes",
-		series: map[string]string{`gsv_oldest_unseen_seconds{pod="a"}`: "0x60 stale", `gsv_oldest_unseen_seconds{pod="b"}`: "_x65 0x120"},
+		series: map[string]string{`gsv_oldest_pending_seconds{pod="a"}`: "0x60 stale", `gsv_oldest_pending_seconds{pod="b"}`: "_x65 0x120"},
 	},
 	{
-		alert: "GrafanaSecureValueNothingFinished", is: "where the oldest change grows old",
-		series: map[string]string{`gsv_oldest_unseen_seconds{pod="a"}`: "720x180"},
+		alert: "GrafanaSecureValuePendingTooLong", is: "where the oldest change grows old",
+		series: map[string]string{`gsv_oldest_pending_seconds{pod="a"}`: "720x180"},
 		fires:  []firing{{map[string]string{}, "12m 0s"}},
 	},
 	{
-		alert: "GrafanaSecureValueNothingFinished", is: "not where changes come to something",
-		series: map[string]string{`gsv_oldest_unseen_seconds{pod="a"}`: "0 30 300 0 0 599 0x180"},
+		alert: "GrafanaSecureValuePendingTooLong", is: "not where changes are reflected",
+		series: map[string]string{`gsv_oldest_pending_seconds{pod="a"}`: "0 30 300 0 0 599 0x180"},
+	},
+	{
+		alert: "GrafanaSecureValueReconcileStuck", is: "by controller, where one runs for longer than it may",
+		series: map[string]string{
+			`workqueue_longest_running_processor_seconds{controller="grafanasecurevalue",name="grafanasecurevalue",pod="a"}`: "900x180",
+			`workqueue_longest_running_processor_seconds{controller="grafanaconnection",name="grafanaconnection",pod="a"}`:   "0x180",
+		},
+		fires: []firing{{map[string]string{"controller": "grafanasecurevalue"}, "15m 0s"}},
+	},
+	{
+		alert: "GrafanaSecureValueReconcileStuck", is: "not where it ends, nor of another operator",
+		series: map[string]string{
+			`workqueue_longest_running_processor_seconds{controller="grafanasecurevalue",name="grafanasecurevalue"}`: "600x60 0x120",
+			`workqueue_longest_running_processor_seconds{controller="certificates",name="certificates"}`:             "7200x180",
+		},
 	},
 	{
 		alert: "GrafanaSecureValueRotationsLate", is: "where two of ten take two minutes",
@@ -90,7 +105,7 @@ var cases = []struct {
 		series: map[string]string{`gsv_propagation_seconds_bucket{le="1.28"}`: "3x180", `gsv_propagation_seconds_bucket{le="+Inf"}`: "7x180"},
 	},
 	{
-		alert: "GrafanaConnectionNotReady", is: "where a person must help, of that connection alone",
+		alert: "GrafanaConnectionNotReady", is: "where a person must fix it, of that connection alone",
 		series: map[string]string{
 			"gsv_connection_ready{" + prod + "}": "0x180", "gsv_connection_breaker_open{" + prod + "}": "0x180",
 			"gsv_connection_ready{" + shared + "}": "1x180", "gsv_connection_breaker_open{" + shared + "}": "0x180",
@@ -103,11 +118,11 @@ var cases = []struct {
 		fires:  []firing{{map[string]string{"connection_kind": "ClusterGrafanaConnection", "connection": "default"}, ""}},
 	},
 	{
-		alert: "GrafanaConnectionNotReady", is: "not where Grafana is out of reach",
+		alert: "GrafanaConnectionNotReady", is: "not where Grafana is unreachable",
 		series: map[string]string{"gsv_connection_ready{" + prod + "}": "0x180", "gsv_connection_breaker_open{" + prod + "}": "1x180"},
 	},
 	{
-		alert: "GrafanaConnectionBreakerOpen", is: "where Grafana is out of reach",
+		alert: "GrafanaConnectionBreakerOpen", is: "where Grafana is unreachable",
 		series: map[string]string{"gsv_connection_breaker_open{" + prod + "}": "1x180", "gsv_connection_breaker_open{" + shared + "}": "0x180"},
 		fires:  []firing{{inProd(), ""}},
 	},
@@ -116,7 +131,7 @@ var cases = []struct {
 		series: map[string]string{"gsv_connection_breaker_open{" + prod + "}": "0x10 1x12 0x10 1x12 0x120"},
 	},
 	{
-		alert: "GrafanaSecureValueStalled", is: "by reason, and not of those in step",
+		alert: "GrafanaSecureValueStalled", is: "by reason, and not of those in sync",
 		series: map[string]string{
 			"gsv_secure_values{" + prod + `,reason="Synced"}`:       "7x180",
 			"gsv_secure_values{" + prod + `,reason="NameConflict"}`: "2x180",
@@ -160,13 +175,13 @@ var cases = []struct {
 		series: map[string]string{"gsv_secure_values{" + prod + `,reason="DeletionBlocked"}`: "3x10 stale", "gsv_secure_values{" + prod + `,reason="Synced"}`: "3x180"},
 	},
 	{
-		alert: "GrafanaSecureValueUnowned", is: "where values are left",
-		series: map[string]string{"gsv_unowned_values{" + prod + "}": "2x180", "gsv_unowned_values{" + shared + "}": "0x180"},
+		alert: "GrafanaOrphanedValues", is: "where values are orphaned",
+		series: map[string]string{"gsv_orphaned_values{" + prod + "}": "2x180", "gsv_orphaned_values{" + shared + "}": "0x180"},
 		fires:  []firing{{inProd(), "2"}},
 	},
 	{
-		alert: "GrafanaSecureValueUnowned", is: "not where they go within the hour",
-		series: map[string]string{"gsv_unowned_values{" + prod + "}": "2x50 0x130"},
+		alert: "GrafanaOrphanedValues", is: "not where they go within the hour",
+		series: map[string]string{"gsv_orphaned_values{" + prod + "}": "2x50 0x130"},
 	},
 }
 
@@ -239,7 +254,7 @@ func described(rule promtool.Rule, f firing) string {
 	return value.ReplaceAllLiteralString(text, f.value)
 }
 
-// TestEveryReasonHasAnAlert: an object that is not in step has an alert, its own or that of its connection.
+// TestEveryReasonHasAnAlert: an object that is not in sync has an alert, its own or that of its connection.
 func TestEveryReasonHasAnAlert(t *testing.T) {
 	rules, _ := alerts(t)
 	alerted := map[string]string{
@@ -249,7 +264,7 @@ func TestEveryReasonHasAnAlert(t *testing.T) {
 		for _, reasons := range regexp.MustCompile(`gsv_secure_values\{reason=~?"([^"]+)"`).FindAllStringSubmatch(rule.Expr, -1) {
 			for reason := range strings.SplitSeq(reasons[1], "|") {
 				if other, twice := alerted[reason]; twice {
-					t.Errorf("%s and %s both tell of %s", name, other, reason)
+					t.Errorf("%s and %s both fire for %s", name, other, reason)
 				}
 				alerted[reason] = name
 			}
@@ -258,11 +273,11 @@ func TestEveryReasonHasAnAlert(t *testing.T) {
 	reasons := reasonsOfObjects(t)
 	for _, reason := range reasons {
 		if alerted[reason] == "" {
-			t.Errorf("no alert tells of objects that say %s", reason)
+			t.Errorf("no alert fires for objects with the reason %s", reason)
 		}
 	}
 	if len(alerted) != len(reasons) {
-		t.Errorf("alerts tell of %v, reasons are %v", slices.Sorted(maps.Keys(alerted)), reasons)
+		t.Errorf("alerts fire for %v, reasons are %v", slices.Sorted(maps.Keys(alerted)), reasons)
 	}
 }
 
@@ -289,7 +304,7 @@ func reasonsOfObjects(t *testing.T) []string {
 	return reasons
 }
 
-// TestEveryAlertHasAPage: it begins with what the reader sees, says what it means and what to do, and there is no page more.
+// TestEveryAlertHasAPage: it begins with what the reader sees, says what it means and what to do, and no other page exists.
 func TestEveryAlertHasAPage(t *testing.T) {
 	rules, root := alerts(t)
 	pages, err := filepath.Glob(filepath.Join(root, "docs", "runbooks", "Grafana*.md"))

@@ -54,7 +54,7 @@ func given(content []byte) []byte { return append([]byte{}, content...) }
 // secretNamespace returns where the Secrets of a connection live: beside it, or in the operator's namespace.
 func (r *Reconciler) secretNamespace(conn v1alpha1.Connection) string {
 	if conn.ConnectionKind() == v1alpha1.KindClusterGrafanaConnection {
-		return r.operatorNamespace
+		return r.OperatorNamespace
 	}
 	return conn.GetNamespace()
 }
@@ -83,7 +83,7 @@ func (r *Reconciler) credentials(ctx context.Context, conn v1alpha1.Connection) 
 	)
 	namespace := r.secretNamespace(conn)
 	for _, ref := range secretRefs(conn.GetSpec()) {
-		if namespace == r.operatorNamespace && strings.HasPrefix(ref.name, helmReleasePrefix) {
+		if namespace == r.OperatorNamespace && strings.HasPrefix(ref.name, helmReleasePrefix) {
 			return result, noCredentials(ref.name, "a release of Helm")
 		}
 		secret := &corev1.Secret{}
@@ -97,7 +97,7 @@ func (r *Reconciler) credentials(ctx context.Context, conn v1alpha1.Connection) 
 		}
 		versions = append(versions, version(secret))
 		result.versions = strings.Join(versions, ",")
-		if what := foreign(secret.Type); what != "" && (namespace == r.operatorNamespace || secret.Type == fingerprint.SecretType) {
+		if what := foreign(secret.Type); what != "" && (namespace == r.OperatorNamespace || secret.Type == fingerprint.SecretType) {
 			return result, noCredentials(ref.name, what)
 		}
 		var contents [][]byte
@@ -119,8 +119,7 @@ func (r *Reconciler) credentials(ctx context.Context, conn v1alpha1.Connection) 
 		return result, credentialsInvalid("Key %q of Secret %q holds characters that no token has, as a line break. Put the token alone there.",
 			ref.Key, ref.Name)
 	case result.token.IsCloudAccessPolicy():
-		return result, credentialsInvalid("Key %q of Secret %q holds a Grafana Cloud access policy token (glc_...), which this API "+
-			"does not take. Put a service account token (glsa_...) of the stack there.", ref.Key, ref.Name)
+		return result, credentialsInvalid("Key %q of Secret %q holds a Grafana Cloud access policy token (glc_...), which this API does not take. Put a service account token (glsa_...) of the stack there.", ref.Key, ref.Name)
 	}
 	return result, nil
 }

@@ -91,3 +91,27 @@ func remark(spec *v1alpha1.ConnectionSpec) string {
 	}
 	return ""
 }
+
+// Served says which kinds of connection an installation serves.
+type Served struct {
+	// Namespaced is whether GrafanaConnections are served.
+	Namespaced bool
+	// Cluster is whether ClusterGrafanaConnections are served.
+	Cluster bool
+}
+
+// Has reports whether connections of that kind are served.
+func (s Served) Has(kind v1alpha1.ConnectionKind) bool {
+	if kind == v1alpha1.KindClusterGrafanaConnection {
+		return s.Cluster
+	}
+	return s.Namespaced
+}
+
+// WhyNot says why connections of a kind that is not served are not.
+func (s Served) WhyNot(kind v1alpha1.ConnectionKind) string {
+	if kind == v1alpha1.KindClusterGrafanaConnection {
+		return "This installation serves only the namespaces of --watch-namespaces, and no ClusterGrafanaConnection."
+	}
+	return "This installation serves only ClusterGrafanaConnections (--namespaced-connections=false)."
+}

@@ -60,9 +60,9 @@ func TestAllowedHosts(t *testing.T) {
 		}
 	}
 	err := p.check(&v1alpha1.ConnectionSpec{URL: "https://evil.example"})
-	fault, ok := errors.AsType[*status.Fault](err)
-	if !ok || fault.Reason != v1alpha1.ReasonConnectionNotAllowed || fault.Class != status.Elsewhere {
-		t.Errorf("fault = %v", err)
+	e, ok := errors.AsType[*status.Error](err)
+	if !ok || e.Reason != v1alpha1.ReasonConnectionNotAllowed || e.Class != status.Elsewhere {
+		t.Errorf("error = %v", err)
 	}
 	if err := (Policy{}).check(&v1alpha1.ConnectionSpec{URL: "https://evil.example"}); err != nil {
 		t.Errorf("without a list: %v", err)

@@ -1,82 +1,97 @@
+// Package connection reconciles GrafanaConnections and ClusterGrafanaConnections: it checks them, reports on them, and lends them to
+// the controller of secure values.
 package connection
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"math"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/finalizer"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
 
-// Reconciler keeps the connections of one kind.
-type Reconciler struct {
-	client            client.Client // reads from the cache
-	live              client.Reader // reads Secrets
-	registry          *Registry
-	recorder          events.EventRecorder
-	newObject         func() v1alpha1.Connection
-	kind              v1alpha1.ConnectionKind
-	operatorNamespace string
-	userAgent         string
-	now               func() time.Time
+const (
+	// conflictDelay is how long to wait for the cache after the API server refused a patch of an older version.
+	conflictDelay = time.Second
+	// maxLag is how long to wait at most for a cache that is behind our own write.
+	maxLag = 5 * time.Second
+)
 
-	objects Objects
-	served  Served
-	policy  Policy
+// Reconciler reconciles the connections of one kind.
+type Reconciler struct {
+	Options
+
+	client    client.Client // reads from the cache
+	live      client.Reader // reads Secrets, and what must be certain
+	registry  *Registry
+	recorder  events.EventRecorder
+	kind      v1alpha1.ConnectionKind
+	newObject func() v1alpha1.Connection
+	newList   func() client.ObjectList
+	now       func() time.Time
 }
 
-// Reconcile lets the connection go if it is being deleted and nobody needs it; else it makes sure that it stays while somebody
-// does, checks it if that is due, and reports how that went.
+// Reconcile releases a connection that is being deleted and that nobody needs. Else it puts our finalizer on it, checks it if that is
+// due, and reports.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	id := ownership.Connection{Kind: r.kind, Namespace: req.Namespace, Name: req.Name}
+	r.registry.Begin(checkKey(id))
+	defer r.registry.End(checkKey(id))
 	conn := r.newObject()
 	if err := r.client.Get(ctx, req.NamespacedName, conn); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.registry.Remove(ID{Kind: r.kind, Namespace: req.Namespace, Name: req.Name})
+			r.registry.remove(id)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	e := r.registry.entry(IDFor(conn))
-	defer e.turn.Leave(req.NamespacedName)
-	if e.isBehind(conn) {
-		return ctrl.Result{}, nil // or what was written would be written again
+	behind := false
+	r.registry.with(id, func(e *entry) { behind = e.isBehind(conn) })
+	if behind {
+		return ctrl.Result{RequeueAfter: maxLag}, nil // the event of our own last write comes, and else it would be repeated
 	}
-	if gone, err := r.letGo(ctx, conn); gone || err != nil {
+	if released, err := r.release(ctx, conn); released || err != nil {
 		return ctrl.Result{}, err
 	}
-	if !r.served.Has(r.kind) {
-		return r.report(ctx, conn, finding{Verdict: notServed(r.served, r.kind)})
+	if !r.Served.Has(r.kind) {
+		return r.report(ctx, conn, checked{condition: notServed(r.Served, r.kind), known: true})
 	}
-	if err := r.keep(ctx, conn); apierrors.IsConflict(err) {
-		return ctrl.Result{RequeueAfter: status.StaleDelay}, nil
+	if err := r.addFinalizer(ctx, conn); apierrors.IsConflict(err) {
+		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	} else if err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	found, err := r.check(ctx, conn)
-	if errors.Is(err, ErrParked) {
-		return ctrl.Result{}, nil
-	}
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	if found.survey != nil && found.Class == status.None {
-		r.objects.Listed(ctx, IDFor(conn), found.listing)
+	if found.comparison != nil && found.condition.Class == status.None {
+		if err := found.comparison.wake(); err != nil {
+			return ctrl.Result{}, err
+		}
 	}
 	return r.report(ctx, conn, found)
 }
 
-// keep makes sure that the connection carries our finalizer before it is used.
-func (r *Reconciler) keep(ctx context.Context, conn v1alpha1.Connection) error {
+// addFinalizer makes sure that the connection carries our finalizer before it is used.
+func (r *Reconciler) addFinalizer(ctx context.Context, conn v1alpha1.Connection) error {
 	if !conn.GetDeletionTimestamp().IsZero() || controllerutil.ContainsFinalizer(conn, v1alpha1.Finalizer) {
 		return nil
 	}
@@ -84,64 +99,66 @@ func (r *Reconciler) keep(ctx context.Context, conn v1alpha1.Connection) error {
 	controllerutil.AddFinalizer(conn, v1alpha1.Finalizer)
 	err := r.client.Patch(ctx, conn, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}))
 	if err == nil {
-		r.registry.entry(IDFor(conn)).wrote(conn)
+		r.registry.with(IDFor(conn), func(e *entry) { e.written, e.writtenAt = conn.GetResourceVersion(), time.Now() })
 	}
 	return err
 }
 
-// letGo takes our finalizer off a connection that is being deleted and that no object needs any more, which the API server
-// itself must say. It reports whether the connection is none of ours now.
-func (r *Reconciler) letGo(ctx context.Context, conn v1alpha1.Connection) (gone bool, err error) {
+// release removes our finalizer from a connection that is being deleted and that no object needs, by the word of the API server itself.
+// It reports whether the connection is none of ours now.
+func (r *Reconciler) release(ctx context.Context, conn v1alpha1.Connection) (released bool, err error) {
 	if conn.GetDeletionTimestamp().IsZero() {
 		return false, nil
 	}
-	id := IDFor(conn)
-	patch, ours, err := finalizer.Removal(conn.GetFinalizers())
-	if err != nil {
-		return false, err
+	if patch := status.FinalizerRemoval(conn.GetFinalizers(), ""); patch != nil {
+		if n, err := r.users(ctx, conn, r.client, byConnection(IDFor(conn))); n > 0 || err != nil {
+			return false, err
+		}
+		if n, err := r.users(ctx, conn, r.live, client.InNamespace(conn.GetNamespace()), client.Limit(pageSize)); n > 0 || err != nil {
+			return false, err
+		}
+		if err := r.client.Patch(ctx, conn, patch); client.IgnoreNotFound(err) != nil {
+			return false, err
+		}
 	}
-	if !ours {
-		r.registry.Remove(id)
-		return true, nil
-	}
-	if n, err := r.objects.Users(ctx, conn); n > 0 || err != nil {
-		return false, err
-	}
-	if inUse, err := r.objects.InUse(ctx, conn); inUse || err != nil {
-		return false, err
-	}
-	if err := r.client.Patch(ctx, conn, patch); client.IgnoreNotFound(err) != nil {
-		return false, err
-	}
-	r.registry.Remove(id)
+	r.registry.remove(IDFor(conn))
 	return true, nil
 }
 
-// report writes what was found into the status, if that changes it, and says when to look again. The number of users is counted
-// with each check. A restart alone is no reason to write it.
-func (r *Reconciler) report(ctx context.Context, conn v1alpha1.Connection, found finding) (ctrl.Result, error) {
-	e := r.registry.entry(IDFor(conn))
+// report writes what was found into the status, if that changes it. The number of users is counted with each check. A restart alone is
+// no reason to write it.
+func (r *Reconciler) report(ctx context.Context, conn v1alpha1.Connection, found checked) (ctrl.Result, error) {
+	id := IDFor(conn)
+	deleting := !conn.GetDeletionTimestamp().IsZero()
+	next := time.Duration(0)
+	r.registry.with(id, func(e *entry) {
+		e.deleting = deleting
+		if !r.registry.Waits(checkKey(id)) { // else the limiter wakes it when its turn comes
+			next = e.untilNext()
+		}
+	})
+	if !found.known && !deleting {
+		return ctrl.Result{}, nil
+	}
 	old, _ := conn.DeepCopyObject().(v1alpha1.Connection) // a copy has the type of its original
 	st := conn.GetStatus()
-	if found.Class == status.None {
+	if found.condition.Class == status.None && found.known {
 		st.URL = conn.GetSpec().URL
 	}
-	leaving := !conn.GetDeletionTimestamp().IsZero()
-	e.leaves(leaving)
-	if leaving {
-		found.Verdict = inUse(e.id)
+	if deleting {
+		found.condition = inUse(id)
 	}
-	found.Apply(&st.Conditions, conn.GetGeneration())
+	found.condition.Apply(&st.Conditions, conn.GetGeneration())
 	st.ObservedGeneration = conn.GetGeneration()
 	changed := !equality.Semantic.DeepEqual(old.GetStatus(), st)
 	if found.fresh && (changed || !found.first) {
-		n, err := r.objects.Users(ctx, conn)
+		n, err := r.users(ctx, conn, r.client, byConnection(IDFor(conn)))
 		if err != nil {
 			return ctrl.Result{}, err
 		}
 		st.SecureValues = new(int32(min(n, math.MaxInt32))) //nolint:gosec // bounded
-		if found.survey != nil {
-			st.UnownedValues = new(int32(min(found.survey.Unowned, math.MaxInt32))) //nolint:gosec // bounded
+		if found.comparison != nil {
+			st.OrphanedValues = new(int32(min(found.comparison.orphaned, math.MaxInt32))) //nolint:gosec // bounded
 		}
 		changed = !equality.Semantic.DeepEqual(old.GetStatus(), st)
 	}
@@ -149,21 +166,154 @@ func (r *Reconciler) report(ctx context.Context, conn v1alpha1.Connection, found
 		if err := r.client.Status().Patch(ctx, conn, client.MergeFrom(old)); err != nil {
 			return ctrl.Result{}, client.IgnoreNotFound(err)
 		}
-		e.wrote(conn)
-		r.announce(ctx, old, conn, found.Verdict)
+		r.registry.with(id, func(e *entry) { e.written, e.writtenAt = conn.GetResourceVersion(), time.Now() })
+		r.announce(ctx, old, conn, found.condition)
 	}
-	return ctrl.Result{RequeueAfter: e.untilNext(r.now())}, nil
+	return ctrl.Result{RequeueAfter: next}, nil
 }
 
 // announce emits one event, and a line in the log, where the reason of Ready has changed.
-func (r *Reconciler) announce(ctx context.Context, old, conn v1alpha1.Connection, verdict status.Verdict) {
-	if status.Reason(old.GetStatus().Conditions) == verdict.Reason {
+func (r *Reconciler) announce(ctx context.Context, old, conn v1alpha1.Connection, condition status.Condition) {
+	if status.Reason(old.GetStatus().Conditions) == condition.Reason {
 		return
 	}
-	ctrl.LoggerFrom(ctx).Info("Reason of Ready changed", "reason", verdict.Reason, "message", verdict.Message)
+	ctrl.LoggerFrom(ctx).Info("Reason of Ready changed", "reason", condition.Reason, "message", condition.Message)
 	eventType := corev1.EventTypeNormal
-	if verdict.Class != status.None {
+	if condition.Class != status.None {
 		eventType = corev1.EventTypeWarning
 	}
-	r.recorder.Eventf(conn, nil, eventType, verdict.Reason, "Check", "%s", verdict.Message)
+	r.recorder.Eventf(conn, nil, eventType, condition.Reason, "Check", "%s", condition.Message)
+}
+
+// isBehind reports whether the cache does not show our own last write yet. After a restore of etcd it never does.
+func (e *entry) isBehind(cached v1alpha1.Connection) bool {
+	order, err := resourceversion.CompareResourceVersion(cached.GetResourceVersion(), e.written)
+	return err == nil && order < 0 && time.Since(e.writtenAt) < maxLag
+}
+
+// +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanaconnections;clustergrafanaconnections,verbs=list;watch;patch
+// +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanaconnections/status;clustergrafanaconnections/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// The field indexes of GrafanaSecureValues that both controllers use.
+const (
+	// ConnectionIndex has the connections that an object names, owns a value through or has pending. Its keys are Connection.Key.
+	ConnectionIndex = "connection"
+	// OwnerIndex has the owner label of an object.
+	OwnerIndex = "owner"
+)
+
+// secretsIndex is the field index of connections by the names of the Secrets that they read.
+const secretsIndex = "secret"
+
+// Options configures the controllers of connections.
+type Options struct {
+	// OperatorNamespace is where the Secrets of ClusterGrafanaConnections live.
+	OperatorNamespace string
+	// ClusterID is the label value that stands for this cluster in owner labels.
+	ClusterID string
+	// UserAgent is sent with each request to Grafana.
+	UserAgent string
+	// Served is which kinds of connection are served.
+	Served Served
+	// Policy is what connections may lead to.
+	Policy Policy
+	// MaxConcurrentReconciles bounds the connections of a kind that are checked at a time.
+	MaxConcurrentReconciles int
+}
+
+// Setup adds the controllers of both kinds of connection, and the indexes, to the manager.
+func Setup(ctx context.Context, mgr ctrl.Manager, registry *Registry, opts Options) error {
+	for field, keys := range indexes(opts.ClusterID) {
+		if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.GrafanaSecureValue{}, field, keys); err != nil {
+			return err
+		}
+	}
+	for _, r := range []*Reconciler{{
+		kind:      v1alpha1.KindGrafanaConnection,
+		newObject: func() v1alpha1.Connection { return &v1alpha1.GrafanaConnection{} },
+		newList:   func() client.ObjectList { return &v1alpha1.GrafanaConnectionList{} },
+	}, {
+		kind:      v1alpha1.KindClusterGrafanaConnection,
+		newObject: func() v1alpha1.Connection { return &v1alpha1.ClusterGrafanaConnection{} },
+		newList:   func() client.ObjectList { return &v1alpha1.ClusterGrafanaConnectionList{} },
+	}} {
+		if r.kind == v1alpha1.KindClusterGrafanaConnection && !opts.Served.Cluster {
+			continue // it may not even be read
+		}
+		r.client, r.live, r.registry, r.Options, r.now = mgr.GetClient(), mgr.GetAPIReader(), registry, opts, time.Now
+		r.recorder = mgr.GetEventRecorder("grafana-secure-value-operator")
+		if err := r.setup(ctx, mgr); err != nil {
+			return fmt.Errorf("controller of %s: %w", r.kind, err)
+		}
+	}
+	return nil
+}
+
+// indexes are the field indexes of GrafanaSecureValues.
+func indexes(clusterID string) map[string]client.IndexerFunc {
+	return map[string]client.IndexerFunc{
+		ConnectionIndex: func(o client.Object) []string {
+			sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
+			var keys []string
+			for _, id := range ownership.Connections(sv) {
+				keys = append(keys, id.Key())
+			}
+			return keys
+		},
+		OwnerIndex: func(o client.Object) []string {
+			return []string{ownership.OwnerLabel(clusterID, client.ObjectKeyFromObject(o))}
+		},
+	}
+}
+
+func (r *Reconciler) setup(ctx context.Context, mgr ctrl.Manager) error {
+	err := mgr.GetFieldIndexer().IndexField(ctx, r.newObject(), secretsIndex, func(o client.Object) []string {
+		conn, _ := o.(v1alpha1.Connection) // the index is of this kind
+		var names []string
+		for _, ref := range secretRefs(conn.GetSpec()) {
+			names = append(names, ref.name)
+		}
+		return names
+	})
+	if err != nil {
+		return err
+	}
+	return ctrl.NewControllerManagedBy(mgr).
+		For(r.newObject()).
+		// A new token or CA is used at once.
+		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.namingSecret)).
+		// The turn of a check, and what the calls of objects showed.
+		WatchesRawSource(r.registry.Connections[r.kind]).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: r.MaxConcurrentReconciles,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Second, 5*time.Minute),
+			EnableWarmup:            new(true),
+		}).
+		Complete(r)
+}
+
+// namingSecret returns the connections that read a Secret.
+func (r *Reconciler) namingSecret(ctx context.Context, secret client.Object) []reconcile.Request {
+	opts := []client.ListOption{client.MatchingFields{secretsIndex: secret.GetName()}}
+	if r.kind == v1alpha1.KindGrafanaConnection {
+		opts = append(opts, client.InNamespace(secret.GetNamespace()))
+	} else if secret.GetNamespace() != r.OperatorNamespace {
+		return nil
+	}
+	list := r.newList()
+	var requests []reconcile.Request
+	err := r.client.List(ctx, list, opts...)
+	if err == nil {
+		err = meta.EachListItem(list, func(o runtime.Object) error {
+			conn, _ := o.(v1alpha1.Connection) // each item of the list
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(conn)})
+			return nil
+		})
+	}
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Connections of a Secret not found in the cache")
+	}
+	return requests
 }

@@ -1,172 +1,107 @@
-// Package connection keeps GrafanaConnections and ClusterGrafanaConnections: it checks them, reports on them, and lends
-// them to the controller of secure values.
 package connection
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
-	"maps"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/gate"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/limiter"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/metrics"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
 
-const (
-	// doubtAfter is how many calls in a row must fail before a connection is checked out of turn.
-	doubtAfter = 3
-	// doubtPeriod is the least time between two checks out of turn.
-	doubtPeriod = 15 * time.Second
-	// firstProbe is when one object is let through, after a check has found that only writes fail.
-	firstProbe = 5 * time.Second
-	// probePeriod is the least time for each request made meanwhile.
-	probePeriod = 15 * time.Second
-	// probeJitter is the share that it may be longer.
-	probeJitter = 0.4
-)
+// ErrQueued says that an object waits for its turn. It is woken then, and there is nothing to report.
+var ErrQueued = errors.New("queued")
 
-// writesFail is the trouble with a Grafana that answers, and carries out no write.
-var writesFail = status.Verdict{
-	Class: status.Time, Reason: v1alpha1.ReasonGrafanaUnavailable,
-	Message: "Grafana answers, and no write succeeds. One object at a time tries it again by itself.",
-}
+// ErrTaken says that another object works at the same secure value. The object may be woken when that ends, and must be requeued in case
+// it is not: others may wait too.
+var ErrTaken = errors.New("taken")
 
-// ErrParked says that an object must wait for its turn. It has been noted and will be handed back: there is nothing to do
-// and nothing to report.
-var ErrParked = errors.New("parked")
+// ErrBusy says that the connection has just changed. Nobody wakes the object: it must be requeued.
+var ErrBusy = errors.New("busy")
 
-// Trouble says why a connection is of no use now. The object that asked is handed back when that has changed.
-type Trouble struct {
-	Verdict status.Verdict // what the connection's own status says, or writesFail
-	Probed  bool           // one object at a time tries all the same
-}
-
-func (t *Trouble) Error() string { return "connection not ready: " + t.Verdict.Reason }
-
-// ID names a connection. Namespace is empty for a ClusterGrafanaConnection.
-type ID struct {
-	Kind      v1alpha1.ConnectionKind
-	Namespace string
-	Name      string
-}
-
-// IDOf returns the connection that an object of the given namespace means by ref.
-func IDOf(ref v1alpha1.ConnectionReference, namespace string) ID {
-	if ref.Kind == v1alpha1.KindClusterGrafanaConnection {
-		namespace = ""
-	}
-	return ID{Kind: ref.Kind, Namespace: namespace, Name: ref.Name}
-}
-
-// IDFor returns the ID of a connection.
-func IDFor(conn v1alpha1.Connection) ID {
-	return ID{Kind: conn.ConnectionKind(), Namespace: conn.GetNamespace(), Name: conn.GetName()}
-}
-
-func (id ID) String() string { return fmt.Sprintf("%s %q", id.Kind, id.Name) }
-
-// Describe is the command that shows all that is known of the connection.
-func (id ID) Describe() string {
-	if id.Kind == v1alpha1.KindClusterGrafanaConnection {
-		return "kubectl describe cgconn " + id.Name
-	}
-	return "kubectl describe gconn " + id.Name + " -n " + id.Namespace
-}
-
-func (id ID) key() types.NamespacedName {
-	return types.NamespacedName{Namespace: id.Namespace, Name: id.Name}
-}
-
-// tenant names who answers for a connection: a namespace, or else whoever may make connections of the cluster, of which none is to
-// suffer from another.
-func (id ID) tenant() string {
-	if id.Kind == v1alpha1.KindClusterGrafanaConnection {
-		return id.String()
-	}
-	return id.Namespace
-}
-
-// Registry is what this process knows of each connection: the client made for it, the gate before it, and what its last
-// check found. The connection's controller writes it; the controller of secure values borrows Sessions from it.
+// Registry is what this process knows of each connection. The connection's controller writes it; the controller of secure values
+// borrows sessions from it.
 type Registry struct {
-	wakeObject     func(gate.Key)
-	wakeConnection func(ID)
-	places         gate.Places
-	pool           *gate.Pool // of the workers of secure values
-	checks         *gate.Pool // of those of GrafanaConnections
-	clusterChecks  *gate.Pool // of those of ClusterGrafanaConnections
+	// Objects wakes secure values.
+	Objects *Waker
 
-	mu      sync.Mutex
-	entries map[ID]*entry
-	asked   map[gate.Key][]*entry // whose gates know of an object
+	// Connections wakes connections.
+	Connections map[v1alpha1.ConnectionKind]*Waker
+
+	pool    *limiter.Pool
+	unknown sync.Map // ownership.Place to time.Time: until then a write without an answer may still take effect
+
+	candidates sync.Map // of limiter.Key: objects whose secure value a LIST showed to differ from what they wrote
+
+	mu      sync.Mutex // guards the entries and what they have, and the locks
+	entries map[ownership.Connection]*entry
+	locks   map[ownership.Place]map[string][]limiter.Key // an object works at each, and these wait for it, by namespace
 }
 
-// NewRegistry returns an empty registry. Secure values are handed back by wakeObject; a connection that must be looked at
-// out of turn is named to wakeConnection. Neither may block.
-func NewRegistry(wakeObject func(gate.Key), wakeConnection func(ID)) *Registry {
-	r := &Registry{
-		wakeObject:     wakeObject,
-		wakeConnection: wakeConnection,
-		places:         gate.Places{Wake: wakeObject},
-		entries:        map[ID]*entry{},
-		asked:          map[gate.Key][]*entry{},
+// NewRegistry returns an empty registry whose connections share so many workers; 0 is no bound.
+func NewRegistry(workers int) *Registry {
+	return &Registry{
+		Objects: &Waker{},
+		Connections: map[v1alpha1.ConnectionKind]*Waker{
+			v1alpha1.KindGrafanaConnection: {}, v1alpha1.KindClusterGrafanaConnection: {},
+		},
+		pool:    limiter.NewPool(workers),
+		entries: map[ownership.Connection]*entry{},
+		locks:   map[ownership.Place]map[string][]limiter.Key{},
 	}
-	r.share(0)
-	return r
 }
 
-// share bounds the workers of secure values, and those of each kind of connection; 0 is no bound. It must come before anything else.
-func (r *Registry) share(workers int) {
-	r.pool, r.checks, r.clusterChecks = gate.NewPool(workers), gate.NewPool(workers), gate.NewPool(workers)
-}
-
-// entry is one connection. Its gate is open while nothing is known to be wrong, and restricted while it serves only those who give up
-// their places.
+// entry is one connection.
 type entry struct {
-	id   ID
-	gate *gate.Gate
-	turn *gate.Gate // admits the connection itself, to be checked
+	id      ownership.Connection
+	limiter *limiter.Limiter
 
-	mu       sync.Mutex
-	client   *grafana.Client
-	last     credentials    // the last with which a LIST succeeded
-	lastFor  basis          // where that was
-	basis    basis          // what client was made from
-	checked  bool           // by this process
-	verdict  status.Verdict // of the last check
-	unowned  int            // as the last LIST showed
-	lastAt   time.Time      // of the last check
-	nextAt   time.Time      // of the next check; zero is never
-	failures int            // checks in a row that failed in a way that time may heal
-	strikes  int            // calls of objects in a row that failed likewise
-	writes   int            // writes of objects in a row that failed likewise, whatever was read in between
-	probing  bool           // a check has found that only writes fail
-	alarms   int            // times that the call of an object ended the use of the connection
-	leaving  bool           // it is being deleted, and in use
-	written  string         // resourceVersion that the API server answered to our own last write
+	config    config // what client was made from
+	client    *grafana.Client
+	checked   bool
+	condition status.Condition // of the last check, or of the call of an object that overruled it
+	epoch     int              // counts what overruled a check
+	checks    int              // that the last condition lasts, in a row
+	nextCheck time.Time        // zero: when something changes
+	lastCheck time.Time
+	orphaned  int
+	deleting  bool
+	written   string // resourceVersion that our own last write got
+	writtenAt time.Time
+
+	lastGood       credentials // with which the last LIST succeeded
+	lastGoodConfig config
 }
 
-// basis is what a client is made from. A check of another basis proves nothing.
-type basis struct {
+// config is what a client is made from: a check of one config says nothing of another.
+type config struct {
 	uid        types.UID
 	generation int64
 	secrets    string // versions of the Secrets read
-	server     string // see ServerOf
+	server     string
+	access     string // which Secrets are read, and how the server is trusted
 }
 
-// ServerOf returns what URLs of one Grafana have in common: scheme and host in lower case, without the default port and a
-// slash at the end.
+func configOf(conn v1alpha1.Connection, secrets string) config {
+	spec := conn.GetSpec()
+	access, _ := json.Marshal([]any{spec.Credentials, spec.TLS}) // plain structs, which always can be
+	return config{uid: conn.GetUID(), generation: conn.GetGeneration(), secrets: secrets, server: ServerOf(spec.URL), access: string(access)}
+}
+
+// ServerOf returns what the URLs of one Grafana have in common: scheme and host in lower case, without default port and final slash.
 func ServerOf(address string) string {
 	u, err := url.Parse(address)
 	host, port, hostErr := grafana.HostOf(address)
@@ -186,237 +121,89 @@ func ServerOf(address string) string {
 	return scheme + "://" + host + strings.TrimRight(u.EscapedPath(), "/")
 }
 
-// entry returns the entry of id, made on first use, so that objects can wait for a connection that is not checked yet.
-func (r *Registry) entry(id ID) *entry {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.find(id)
+// IDFor returns the identity of a connection.
+func IDFor(conn v1alpha1.Connection) ownership.Connection {
+	return ownership.Connection{Kind: conn.ConnectionKind(), Namespace: conn.GetNamespace(), Name: conn.GetName()}
 }
 
-// askedBy returns the entry of a connection, and remembers that its gate knows of the object.
-func (r *Registry) askedBy(key gate.Key, id ID) *entry {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e := r.find(id)
-	if !slices.Contains(r.asked[key], e) {
-		r.asked[key] = append(r.asked[key], e)
+// tenant is who answers for a connection: its namespace, or for a cluster connection itself.
+func tenant(id ownership.Connection) string {
+	if id.Kind == v1alpha1.KindClusterGrafanaConnection {
+		return id.Key()
 	}
-	return e
+	return id.Namespace
 }
 
-// find returns the entry of a connection, which it makes where there is none. r.mu is held.
-func (r *Registry) find(id ID) *entry {
+// checkKey stands for the connection itself in its limiter. No object can have that name.
+func checkKey(id ownership.Connection) limiter.Key { return limiter.Key{Name: id.Key()} }
+
+// with calls f with the entry of a connection.
+func (r *Registry) with(id ownership.Connection, f func(*entry)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f(r.entry(id))
+}
+
+// entry returns the entry of id, made on first use. r.mu is held.
+func (r *Registry) entry(id ownership.Connection) *entry {
 	e := r.entries[id]
 	if e == nil {
-		checks := r.checks
-		if id.Kind == v1alpha1.KindClusterGrafanaConnection {
-			checks = r.clusterChecks
-		}
-		e = &entry{
-			id:   id,
-			gate: r.pool.New(id.tenant(), v1alpha1.DefaultMaxInFlight, r.wakeObject),
-			turn: checks.New(id.tenant(), 1, func(gate.Key) { r.wakeConnection(id) }),
-		}
-		e.gate.Trust() // it is closed until a check was answered
-		e.turn.Open()
+		check := checkKey(id)
+		e = &entry{id: id}
+		e.limiter = r.pool.New(tenant(id), func(key limiter.Key) {
+			if key == check {
+				r.WakeConnection(id)
+			} else {
+				r.Objects.Wake(key)
+			}
+		})
 		r.entries[id] = e
 	}
 	return e
 }
 
-// wrote remembers the answer to a write of our own.
-func (e *entry) wrote(conn v1alpha1.Connection) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.written = conn.GetResourceVersion()
+// WakeConnection triggers a reconcile of a connection.
+func (r *Registry) WakeConnection(id ownership.Connection) {
+	r.Connections[id.Kind].Wake(id.Object())
 }
 
-// leaves notes whether the connection is being deleted. One that was made anew may have the entry of its predecessor.
-func (e *entry) leaves(leaving bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.leaving = leaving
+// Begin says that a reconcile of an object begins. End must follow.
+func (r *Registry) Begin(key limiter.Key) { r.pool.Begin(key) }
+
+// End says that the reconcile ends: what it holds goes to those that wait.
+func (r *Registry) End(key limiter.Key) { r.pool.End(key) }
+
+// Waits reports whether the object, or the check of a connection, waits for its turn at any connection.
+func (r *Registry) Waits(key limiter.Key) bool { return r.pool.Waits(key) }
+
+// Forget removes an object that is gone.
+func (r *Registry) Forget(key limiter.Key) {
+	r.pool.Forget(key)
+	r.candidates.Delete(key)
 }
 
-// isBehind reports whether the cache does not show our own last write yet. Its event comes, and brings the connection back.
-func (e *entry) isBehind(cached v1alpha1.Connection) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	order, err := resourceversion.CompareResourceVersion(cached.GetResourceVersion(), e.written)
-	return err == nil && order < 0
+// MayHaveDrifted reports whether the object must ask Grafana, because a LIST showed something else than it wrote.
+func (r *Registry) MayHaveDrifted(key limiter.Key) bool {
+	_, may := r.candidates.Load(key)
+	return may
 }
 
-// Remove forgets a connection that is gone, and hands back whoever waits for it, or is about to. The looks that are under way there keep
-// their places until they end: whoever makes and deletes connections whose Grafana hangs gets no more workers by it.
-func (r *Registry) Remove(id ID) {
-	r.mu.Lock()
-	e := r.entries[id]
-	delete(r.entries, id)
-	r.mu.Unlock()
+// Asked says that the object has asked Grafana.
+func (r *Registry) Asked(key limiter.Key) { r.candidates.Delete(key) }
 
-	if e != nil {
-		e.gate.End()
-		e.turn.Retire() // no Leave follows
-	}
-	metrics.Forget(id.Labels())
-}
-
-// Leave says that the object asks for nothing more for now, so that the places kept for it are given on.
-// It must be called at the end of each look at an object.
-func (r *Registry) Leave(key gate.Key) {
-	r.places.Leave(key)
+// remove forgets a connection that is gone, and wakes the objects that wait for it.
+func (r *Registry) remove(id ownership.Connection) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	known := slices.DeleteFunc(r.asked[key], func(e *entry) bool { return !e.gate.Leave(key) })
-	if r.asked[key] = known; len(known) == 0 {
-		delete(r.asked, key)
+	if e := r.entries[id]; e != nil {
+		delete(r.entries, id)
+		e.limiter.Close()
+		e.exchange(nil)
 	}
+	metrics.Forget(id)
 }
 
-// Forget ends whatever an object waits for that is gone. It must be called at the end of the look that finds it so.
-func (r *Registry) Forget(key gate.Key) {
-	r.places.Forget(key)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range r.asked[key] {
-		e.gate.Forget(key)
-	}
-	delete(r.asked, key)
-}
-
-// States tells what this process knows of each connection that it has checked.
-func (r *Registry) States() []metrics.ConnectionState {
-	r.mu.Lock()
-	entries := slices.Collect(maps.Values(r.entries))
-	r.mu.Unlock()
-	var states []metrics.ConnectionState
-	for _, e := range entries {
-		e.mu.Lock()
-		if e.checked {
-			states = append(states, metrics.ConnectionState{
-				Connection:  e.id.Labels(),
-				Ready:       e.verdict.Class == status.None && !e.leaving,
-				BreakerOpen: e.verdict.Class == status.Time || e.probing,
-				Parked:      e.gate.Parked(),
-				Unowned:     e.unowned,
-			})
-		}
-		e.mu.Unlock()
-	}
-	return states
-}
-
-// Labels returns the connection as metrics call it.
-func (id ID) Labels() metrics.Connection {
-	return metrics.Connection{Kind: string(id.Kind), Namespace: id.Namespace, Name: id.Name}
-}
-
-// observe counts a request.
-func (id ID) observe(operation string, code int, took time.Duration) {
-	metrics.Request(id.Labels(), operation, code, took)
-}
-
-// Released has a connection looked at that an object has stopped to use.
-func (r *Registry) Released(id ID) { r.wakeConnection(id) }
-
-// HasTurn reports whether the object was handed back for its turn on the connection, which it has until it calls another Grafana.
-func (r *Registry) HasTurn(id ID, key gate.Key) bool {
-	r.mu.Lock()
-	e := r.entries[id]
-	r.mu.Unlock()
-	return e != nil && e.gate.HasTurn(key)
-}
-
-// Admit lends the connection to the object key for work at one name in Grafana. It returns ErrParked where the object must
-// wait its turn, and a *Trouble where the connection is of no use now; either way the object is handed back when that
-// changes. A session must be closed.
-func (r *Registry) Admit(id ID, namespace, name string, key gate.Key, purpose gate.Purpose) (*Session, error) {
-	e := r.askedBy(key, id)
-	client, server, err := e.admit(key, purpose)
-	if err != nil {
-		return nil, err
-	}
-	s := &Session{
-		registry: r, entry: e, client: client, key: key, purpose: purpose,
-		place: gate.Place{Server: server, Namespace: namespace, Name: name},
-	}
-	if !r.places.Take(s.place, key) {
-		e.gate.Save()
-		e.gate.Done(key, purpose, false)
-		return nil, ErrParked
-	}
-	return s, nil
-}
-
-// admit asks the gate, and returns the client and where it leads. The gate admits nobody whom use refuses: verdict and gate change
-// together.
-func (e *entry) admit(key gate.Key, purpose gate.Purpose) (*grafana.Client, string, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	admitted, err := e.gate.Admit(key, purpose), e.use(purpose)
-	switch {
-	case err != nil || admitted:
-	case e.probing:
-		err = &Trouble{Verdict: writesFail, Probed: true}
-	default:
-		err = ErrParked
-	}
-	return e.client, e.basis.server, err
-}
-
-// use says why the client may not be used for that purpose; nil is that it may. e.mu is held.
-func (e *entry) use(purpose gate.Purpose) error {
-	switch {
-	case !e.checked:
-		return ErrParked
-	case e.verdict.Class == status.None, purpose == gate.GiveUp && e.servesGivingUp():
-		return nil
-	default:
-		return &Trouble{Verdict: e.verdict}
-	}
-}
-
-// servesGivingUp reports whether a connection in trouble still serves those who give up their places: because the credentials are
-// gone and their last good content is known, so that a namespace can go in any order, or because only writes go wrong. e.mu is held.
-func (e *entry) servesGivingUp() bool {
-	return e.client != nil &&
-		(e.verdict.Reason == v1alpha1.ReasonCredentialsNotFound || e.verdict.Reason == v1alpha1.ReasonLabelsNotKept)
-}
-
-// become makes the verdict the entry's, and has the gate admit whom it lets through: one object at a time where it finds nothing wrong
-// and yet writes fail. Whoever waits in vain is handed back if there is another reason for that now. e.mu is held.
-func (e *entry) become(verdict status.Verdict) (changed bool) {
-	changed = !e.checked || e.verdict.Reason != verdict.Reason
-	e.checked, e.verdict = true, verdict
-	switch {
-	case verdict.Class == status.None:
-		e.gate.Open()
-	case e.servesGivingUp():
-		e.gate.Restrict()
-	default:
-		e.gate.Close()
-	}
-	if changed {
-		e.gate.Recall()
-	}
-	if verdict.Class != status.None {
-		e.writes = 0 // it is more than that
-	}
-	e.probes(e.writes >= doubtAfter)
-	e.gate.Release()
-	return changed
-}
-
-// probes has the gate let one object at a time through, or no longer. e.mu is held.
-func (e *entry) probes(probing bool) {
-	if e.probing = probing; probing {
-		e.gate.Probe(firstProbe, gate.Later(probePeriod, probeJitter))
-	} else {
-		e.gate.EndProbe()
-	}
-}
-
-// exchange replaces the client. e.mu is held.
+// exchange replaces the client.
 func (e *entry) exchange(client *grafana.Client) {
 	if e.client != nil && e.client != client {
 		e.client.CloseIdleConnections()
@@ -424,166 +211,83 @@ func (e *entry) exchange(client *grafana.Client) {
 	e.client = client
 }
 
-// Session is a connection lent to one object, for calls about one name. No other object works at that name meanwhile.
-type Session struct {
-	registry *Registry
-	entry    *entry
-	client   *grafana.Client
-	place    gate.Place
-	key      gate.Key
-	purpose  gate.Purpose
-	calls    int  // made so far
-	retry    bool // the object is to be handed back after a delay
-}
-
-// Close gives the connection and the name back.
-func (s *Session) Close() {
-	if s.calls == 0 {
-		s.entry.gate.Save()
+// become makes the condition the entry's, and admits what that allows. Those that wait for a connection that cannot be used are told why,
+// once.
+func (e *entry) become(condition status.Condition) {
+	news := !e.checked || e.condition.Class != condition.Class
+	if e.checks++; news || e.condition.Reason != condition.Reason {
+		e.checks = 1
 	}
-	s.registry.places.Free(s.place)
-	s.entry.gate.Done(s.key, s.purpose, s.retry)
-}
-
-// Place is where the session works.
-func (s *Session) Place() gate.Place { return s.place }
-
-// Get asks for the secure value of the session.
-func (s *Session) Get(ctx context.Context) (*grafana.SecureValue, error) {
-	return call(s, false, func(c *grafana.Client) (*grafana.SecureValue, error) { return c.Get(ctx, s.place.Name) })
-}
-
-// Create makes the secure value of the session.
-func (s *Session) Create(ctx context.Context, sv *grafana.SecureValue) (*grafana.SecureValue, error) {
-	return call(s, true, func(c *grafana.Client) (*grafana.SecureValue, error) { return c.Create(ctx, sv) })
-}
-
-// Update replaces the secure value of the session.
-func (s *Session) Update(ctx context.Context, sv *grafana.SecureValue) (*grafana.SecureValue, error) {
-	return call(s, true, func(c *grafana.Client) (*grafana.SecureValue, error) { return c.Update(ctx, sv) })
-}
-
-// Delete deletes the secure value of the session.
-func (s *Session) Delete(ctx context.Context) error {
-	_, err := call(s, true, func(c *grafana.Client) (struct{}, error) { return struct{}{}, c.Delete(ctx, s.place.Name) })
-	return err
-}
-
-// Retry makes Close park the object, so that it is handed back after a delay that grows with each time in a row, or as soon
-// as the connection is out of trouble.
-func (s *Session) Retry() { s.retry = true }
-
-// LabelsNotKept says that Grafana did not keep the labels of a write. It ends the use of the connection but for those who give up
-// their places, and returns that trouble.
-func (s *Session) LabelsNotKept() error {
-	e := s.entry
-	trouble := &Trouble{Verdict: classify(s.place.Server, errLabelsNotKept)}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if s.client != e.client { // the spec or the token is another one by now
-		return trouble
-	}
-	e.become(trouble.Verdict)
-	e.alarms++
-	if e.nextAt.IsZero() { // resyncPeriod is 0s
-		e.nextAt = time.Now().Add(gate.Jitter(recheckStalled, resyncJitter))
-	}
-	s.registry.wakeConnection(e.id)
-	return trouble
-}
-
-// call makes one call, unless the connection has come into trouble since the session was lent or Grafana has asked to wait, and notes
-// what the answer says of the connection. The first call was paid for by the admission.
-func call[T any](s *Session, write bool, do func(*grafana.Client) (T, error)) (T, error) {
-	s.entry.mu.Lock()
-	err := s.entry.use(s.purpose)
-	s.entry.mu.Unlock()
-	if err == nil && s.calls > 0 && !s.entry.gate.Spend() { // Grafana has asked to wait
-		s.Retry()
-		err = ErrParked
-	}
-	if err != nil {
-		var none T
-		return none, err
-	}
-	s.calls++
-	s.entry.gate.Calls(s.key)
-	answer, err := do(s.client)
-	s.entry.gate.Answered(s.key)
-	if s.entry.note(s.client, write, err) {
-		s.registry.wakeConnection(s.entry.id)
-	}
-	return answer, err
-}
-
-// note learns from the outcome of an object's call with that client, and reports whether the connection must be looked at. A refused
-// token ends the use of the connection at once. Calls that keep failing, or an answer that no sound connection gives, have it checked
-// out of turn; the former are held back until that check has come to a verdict. A write that succeeds proves that writes do. An answer to
-// a client that is not used any more says nothing of the one that is.
-func (e *entry) note(client *grafana.Client, write bool, err error) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if client != e.client {
-		return false
-	}
-	if errors.Is(err, grafana.ErrUnauthorized) {
-		e.exchange(nil) // not even for deletions
-		e.last, e.strikes = credentials{}, 0
-		e.nextAt = time.Now().Add(recheckUnauthorized)
-		e.become(classify(e.basis.server, err))
-		e.alarms++
-		return true
-	}
-	retryAfter := retryAfter(err)
-	if retryAfter > 0 {
-		e.gate.Pause(time.Now().Add(retryAfter)) // it is meant for all of the connection
-	}
-	if retryAfter >= doubtPeriod { // long enough that all who wait must say why
-		verdict := classify(e.basis.server, err)
-		if !isOutage(err) {
-			verdict = classify(e.basis.server, grafana.ErrRateLimited)
-		}
-		e.strikes = 0
-		e.nextAt = e.gate.PausedUntil()
-		e.become(verdict)
-		e.alarms++
-		return true
-	}
-	paced := retryAfter > 0 && errors.Is(err, grafana.ErrRateLimited) // Grafana is well, and says when it will serve
-	if isOutage(err) {
-		e.strikes++
-	} else {
-		e.strikes = 0
-	}
+	e.checked, e.condition = true, condition
+	mode := limiter.Nothing
 	switch {
-	case !write || paced:
-	case err == nil:
-		e.writes = 0
-		e.probes(false)
-	case isOutage(err) || isAboutConnection(err):
-		e.writes++
+	case condition.Class == status.None, condition.Class == status.Time: // the breaker knows what time heals
+		mode, news = limiter.Everything, false
+	case e.servesReleases():
+		mode = limiter.ReleasesOnly
 	}
-	inARow := e.strikes >= doubtAfter || e.writes >= doubtAfter && !e.probing
-	if !inARow && (!isAboutConnection(err) || write && e.probing) {
-		return false
-	}
-	if inARow && !paced && e.verdict.Class == status.None {
-		e.gate.Hold()
-	}
-	at := e.lastAt.Add(doubtPeriod)
-	if paused := e.gate.PausedUntil(); paused.After(at) {
-		at = paused
-	}
-	if e.nextAt.IsZero() || at.Before(e.nextAt) {
-		e.nextAt = at
-	}
-	return true
+	e.limiter.Admits(mode, news)
+	e.limiter.Checked(checkKey(e.id), condition.Class == status.Time)
 }
 
-// retryAfter returns how long Grafana asks to wait.
-func retryAfter(err error) time.Duration {
-	if failed, ok := errors.AsType[*grafana.Error](err); ok {
-		return failed.RetryAfter
+// servesReleases reports whether a connection that is not ready still serves releases: its credentials are gone and their last good
+// content is known, so that a namespace can be deleted in any order.
+func (e *entry) servesReleases() bool {
+	return e.client != nil && e.condition.Reason == v1alpha1.ReasonCredentialsNotFound
+}
+
+// overrule replaces the condition of a check that may run now, whose result then does not count.
+func (e *entry) overrule(condition status.Condition, nextCheck time.Time) {
+	e.epoch++
+	e.nextCheck = nextCheck
+	e.become(condition)
+}
+
+// States describes each connection that this process has checked.
+func (r *Registry) States() []metrics.ConnectionState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var states []metrics.ConnectionState
+	for _, e := range r.entries {
+		if e.checked {
+			states = append(states, metrics.ConnectionState{
+				Connection:  e.id,
+				Ready:       e.condition.Class == status.None && !e.deleting,
+				BreakerOpen: e.limiter.Open(),
+				Queued:      e.limiter.Queued(),
+				Orphaned:    e.orphaned,
+			})
+		}
 	}
-	return 0
+	return states
+}
+
+// UnknownUntil says until when a write at that place, whose outcome is not known, may still take effect; zero is that there is none.
+func (r *Registry) UnknownUntil(place ownership.Place) time.Time {
+	until, _ := r.unknown.Load(place)
+	at, _ := until.(time.Time)
+	if time.Now().After(at) {
+		r.unknown.Delete(place)
+		return time.Time{}
+	}
+	return at
+}
+
+// Waker adds objects to the queue of their controller, of which it is a source.Source. Before the controller starts it does nothing:
+// every object is reconciled then.
+type Waker struct {
+	queue atomic.Pointer[workqueue.TypedRateLimitingInterface[reconcile.Request]]
+}
+
+// Start is called by the controller with its queue.
+func (w *Waker) Start(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+	w.queue.Store(&queue)
+	return nil
+}
+
+// Wake triggers a reconcile of the object. It does not block.
+func (w *Waker) Wake(key types.NamespacedName) {
+	if queue := w.queue.Load(); queue != nil {
+		(*queue).Add(reconcile.Request{NamespacedName: key})
+	}
 }

@@ -1,11 +1,10 @@
 package connection
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,11 +12,14 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/gate"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/limiter"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
 
 // lab is one connection of a registry, and a Grafana that answers every call with one code.
@@ -25,7 +27,6 @@ type lab struct {
 	*Reconciler
 	t     *testing.T
 	conn  *v1alpha1.GrafanaConnection
-	entry *entry
 	code  atomic.Int32
 	calls atomic.Int32
 	retry atomic.Value // the header Retry-After
@@ -40,7 +41,7 @@ func newLab(t *testing.T) *lab {
 	l.retry.Store("")
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		l.calls.Add(1)
-		w.Header().Set("Retry-After", l.retry.Load().(string)) //nolint:forcetypeassert // nothing else is stored
+		w.Header().Set("Retry-After", l.retry.Load().(string)) // nothing else is stored
 		w.WriteHeader(int(l.code.Load()))
 	}))
 	t.Cleanup(server.Close)
@@ -52,18 +53,27 @@ func newLab(t *testing.T) *lab {
 func newLabAt(t *testing.T, address string) *lab {
 	t.Helper()
 	l := &lab{t: t, conn: &v1alpha1.GrafanaConnection{}}
-	l.conn.Namespace, l.conn.Name = "ns", "prod"
+	l.conn.Namespace, l.conn.Name, l.conn.Generation = "ns", "prod", 1
 	l.conn.Spec.URL, l.conn.Spec.Namespace, l.conn.Spec.APIVersion = address, "default", "v1beta1"
-	registry := NewRegistry(func(key gate.Key) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.woken = append(l.woken, key.Name)
-	}, func(ID) {})
-	l.Reconciler, l.entry = &Reconciler{registry: registry, now: time.Now, policy: Policy{AllowLoopback: true}}, registry.entry(IDFor(l.conn))
-	l.objects.Survey = func(context.Context, ID) (Surveyor, error) {
-		return Surveyor{See: func(grafana.Listed) {}, Result: func() Survey { return Survey{} }}, nil
+	l.conn.Spec.RateLimit = &v1alpha1.RateLimit{RequestsPerSecond: new(int32(0))}
+	l.Reconciler = &Reconciler{registry: NewRegistry(0), now: time.Now, Options: Options{Policy: Policy{AllowLoopback: true}}}
+	if err := l.registry.Objects.Start(t.Context(), queueOf{lab: l}); err != nil {
+		t.Fatal(err)
 	}
 	return l
+}
+
+// queueOf is the queue of the controller of secure values.
+type queueOf struct {
+	workqueue.TypedRateLimitingInterface[reconcile.Request] // what is not needed panics
+
+	lab *lab
+}
+
+func (q queueOf) Add(req reconcile.Request) {
+	q.lab.mu.Lock()
+	defer q.lab.mu.Unlock()
+	q.lab.woken = append(q.lab.woken, req.Name)
 }
 
 // client returns one more client to the Grafana.
@@ -77,89 +87,163 @@ func (l *lab) client() *grafana.Client {
 	return c
 }
 
-// found publishes a check with that client and that outcome, of Secrets of that version.
-func (l *lab) found(client *grafana.Client, secrets string, err error) finding {
-	return l.publish(l.conn, l.entry, basisOf(l.conn, secrets), l.entry.countAlarms(), connected{client: client}, err)
+// found publishes a check that began now, with that client and that outcome, of Secrets of that version.
+func (l *lab) found(client *grafana.Client, secrets string, err error) {
+	l.foundSince(l.epoch(), client, secrets, err)
 }
 
-func (l *lab) admit(name string, purpose gate.Purpose) (*Session, error) {
-	return l.registry.Admit(l.entry.id, "default", name, types.NamespacedName{Namespace: "ns", Name: name}, purpose)
+func (l *lab) foundSince(epoch int, client *grafana.Client, secrets string, err error) checked {
+	return l.registry.publish(l.conn, epoch, attempt{config: configOf(l.conn, secrets), client: client, err: err})
 }
 
-func (l *lab) session(name string, purpose gate.Purpose) *Session {
+func (l *lab) epoch() (epoch int) {
+	l.registry.with(IDFor(l.conn), func(e *entry) { epoch = e.epoch })
+	return epoch
+}
+
+func objectKey(name string) types.NamespacedName {
+	return types.NamespacedName{Namespace: "ns", Name: name}
+}
+
+func (l *lab) acquire(name string, operation limiter.Operation) (*Session, error) {
+	l.registry.Begin(objectKey(name))
+	return l.registry.Acquire(l.conn, ownership.Place{Server: "s", Namespace: "default", Name: name}, objectKey(name), operation)
+}
+
+func (l *lab) session(name string, operation limiter.Operation) *Session {
 	l.t.Helper()
-	s, err := l.admit(name, purpose)
+	s, err := l.acquire(name, operation)
 	if err != nil {
 		l.t.Fatalf("%s was not admitted: %v", name, err)
 	}
 	return s
 }
 
-// leave ends a look at an object.
-func (l *lab) leave(name string) { l.registry.Leave(types.NamespacedName{Namespace: "ns", Name: name}) }
+// end ends a reconcile of an object.
+func (l *lab) end(name string) { l.registry.End(objectKey(name)) }
 
-// expectTrouble checks that nobody is admitted for that purpose, for that reason.
-func (l *lab) expectTrouble(name string, purpose gate.Purpose, reason string) {
+// expectError checks that an object is not admitted, for that reason of its own.
+func (l *lab) expectError(name string, operation limiter.Operation, reason string) {
 	l.t.Helper()
-	_, err := l.admit(name, purpose)
-	trouble, ok := errors.AsType[*Trouble](err)
-	if !ok || trouble.Verdict.Reason != reason {
-		l.t.Errorf("Admit(%s) = %v, want trouble %s", name, err, reason)
+	if _, err := l.acquire(name, operation); !status.IsReason(err, reason) {
+		l.t.Errorf("Acquire(%s) = %v, want %s", name, err, reason)
 	}
+	l.end(name)
 }
 
-// expectWoken checks who was handed back since the last time.
+func (l *lab) expectQueued(name string, operation limiter.Operation) {
+	l.t.Helper()
+	if _, err := l.acquire(name, operation); !errors.Is(err, ErrQueued) {
+		l.t.Errorf("Acquire(%s) = %v, want ErrQueued", name, err)
+	}
+	l.end(name)
+}
+
+// expectWoken checks who was woken since the last time.
 func (l *lab) expectWoken(names ...string) {
 	l.t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	got := map[string]bool{}
-	for _, name := range l.woken {
-		got[name] = true
-	}
-	for _, name := range names {
-		if !got[name] {
-			l.t.Errorf("%s was not handed back", name)
-		}
-		delete(got, name)
-	}
-	if len(got) > 0 {
-		l.t.Errorf("handed back for nothing: %v", got)
+	slices.Sort(l.woken)
+	if got := slices.Compact(l.woken); !slices.Equal(got, names) {
+		l.t.Errorf("woken: %q, want %q", got, names)
 	}
 	l.woken = nil
 }
 
 func TestObjectsLearnWhatTheFirstCheckFound(t *testing.T) {
 	l := newLab(t)
-	if _, err := l.admit("early", gate.Hold); !errors.Is(err, ErrParked) {
-		t.Errorf("Admit = %v, want ErrParked", err)
-	}
+	l.expectQueued("early", limiter.Change)
 	l.found(l.client(), "1", grafana.ErrForbidden)
 	l.expectWoken("early")
-	l.expectTrouble("early", gate.Hold, v1alpha1.ReasonForbidden)
+	l.expectError("early", limiter.Change, v1alpha1.ReasonConnectionNotReady)
 	l.found(l.client(), "1", grafana.ErrForbidden)
-	l.expectWoken()
 	l.found(l.client(), "1", grafana.ErrAPINotServed)
+	l.expectWoken() // it says the same as before
+	l.found(l.client(), "1", nil)
 	l.expectWoken("early")
+	l.session("early", limiter.Change)
 }
 
-func TestLabelsNotKeptStillServesThoseWhoGiveUp(t *testing.T) {
+// What was judged is what is used: an edited connection never lends the client that was made before.
+func TestAnEditedConnectionLendsNothingBeforeItsCheck(t *testing.T) {
 	l := newLab(t)
-	l.code.Store(http.StatusNotFound)
 	l.found(l.client(), "1", nil)
-	writer := l.session("writer", gate.Hold)
-	_ = writer.LabelsNotKept()
-	writer.Close()
-	l.expectTrouble("other", gate.Hold, v1alpha1.ReasonLabelsNotKept)
-	for range 2 {
-		leaver := l.session("leaver", gate.GiveUp)
-		if err := leaver.Delete(t.Context()); !errors.Is(err, grafana.ErrAPINotServed) { // Grafana was asked
-			t.Errorf("Delete = %v", err)
+	s := l.session("writes", limiter.Change)
+	l.conn = l.conn.DeepCopy()
+	l.conn.Generation++
+	l.expectQueued("waits", limiter.Change)
+	if _, err := s.Get(t.Context()); !errors.Is(err, ErrBusy) || l.calls.Load() != 0 {
+		t.Errorf("a session of the old one: %v, %d calls", err, l.calls.Load())
+	}
+	l.found(l.client(), "1", nil)
+	l.expectWoken("waits")
+	l.session("waits", limiter.Change)
+
+	anew := l.conn.DeepCopy()
+	anew.UID = "another"
+	if _, err := l.registry.Acquire(anew, ownership.Place{Name: "anew"}, objectKey("anew"), limiter.Change); !errors.Is(err, ErrQueued) {
+		t.Errorf("Acquire of one that was made anew = %v, want ErrQueued", err)
+	}
+	l.conn = anew
+	l.found(l.client(), "1", nil)
+
+	old := l.conn.DeepCopy() // as a cache that is behind has it
+	old.Generation--
+	if _, err := l.registry.Acquire(old, ownership.Place{Name: "late"}, objectKey("late"), limiter.Change); !errors.Is(err, ErrBusy) {
+		t.Errorf("Acquire = %v, want ErrBusy", err)
+	}
+}
+
+func TestTwoObjectsDoNotWorkAtOneSecureValue(t *testing.T) {
+	l := newLab(t)
+	l.found(l.client(), "1", nil)
+	place := ownership.Place{Server: "s", Namespace: "default", Name: "x"}
+	take := func(name string) (*Session, error) {
+		return l.registry.Acquire(l.conn, place, objectKey(name), limiter.Change)
+	}
+	l.conn.Spec.RateLimit.MaxInFlight = new(int32(8))
+	l.found(l.client(), "1", nil)
+	s, err := take("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"b", "c", "b"} {
+		if _, err := take(name); !errors.Is(err, ErrTaken) {
+			t.Errorf("Acquire = %v, want ErrTaken", err)
 		}
-		leaver.Close()
-		l.registry.Leave(leaver.key)
-		l.found(l.client(), "1", errLabelsNotKept) // as the LIST goes on to say
-		l.expectTrouble("other", gate.Hold, v1alpha1.ReasonLabelsNotKept)
+	}
+	neighbour := objectKey("neighbour")
+	neighbour.Namespace = "other"
+	if _, err := l.registry.Acquire(l.conn, place, neighbour, limiter.Change); !errors.Is(err, ErrTaken) {
+		t.Errorf("Acquire = %v, want ErrTaken", err)
+	}
+	s.Close()
+	l.expectWoken("b", "neighbour") // the first of each namespace
+	if _, err := take("b"); err != nil {
+		t.Errorf("Acquire = %v", err)
+	}
+}
+
+func TestARefusedTokenEndsTheUseOfAConnection(t *testing.T) {
+	l := newLab(t)
+	l.code.Store(http.StatusUnauthorized)
+	l.found(l.client(), "1", nil)
+	first, second := l.session("first", limiter.Change), l.session("second", limiter.Change)
+	if _, err := first.Get(t.Context()); !errors.Is(err, ErrBusy) {
+		t.Fatalf("Get = %v, want another try, which waits for the connection", err)
+	}
+	l.expectError("first", limiter.Change, v1alpha1.ReasonConnectionNotReady)
+	if _, err := second.Get(t.Context()); err == nil || l.calls.Load() != 1 {
+		t.Errorf("another one that was admitted before: %v, %d calls", err, l.calls.Load())
+	}
+	l.expectError("next", limiter.Change, v1alpha1.ReasonConnectionNotReady)
+	l.expectError("next", limiter.Release, v1alpha1.ReasonConnectionNotReady)
+	l.found(l.client(), "2", nil)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !slices.Contains(l.woken, "first") || !slices.Contains(l.woken, "next") {
+		t.Errorf("with a new token %q are woken", l.woken)
 	}
 }
 
@@ -167,17 +251,12 @@ func TestAnAnswerToAnOldClientSaysNothingOfTheNewOne(t *testing.T) {
 	l := newLab(t)
 	l.code.Store(http.StatusUnauthorized)
 	l.found(l.client(), "1", nil)
-	first, second := l.session("first", gate.Hold), l.session("second", gate.Hold)
+	s := l.session("object", limiter.Change)
+	client := s.client
 	l.found(l.client(), "2", nil)
-
-	if _, err := first.Get(t.Context()); !errors.Is(err, grafana.ErrUnauthorized) {
-		t.Fatalf("Get = %v", err)
-	}
-	_ = second.LabelsNotKept()
-	last := l.session("last", gate.Hold)
-	_, _ = last.Get(t.Context())
-	l.expectTrouble("next", gate.Hold, v1alpha1.ReasonUnauthorized)
-	l.expectTrouble("next", gate.GiveUp, v1alpha1.ReasonUnauthorized)
+	_, err := client.Get(t.Context(), "object")
+	s.learn(err)
+	l.session("next", limiter.Change)
 }
 
 func TestACheckDoesNotOverruleWhatACallHasLearntMeanwhile(t *testing.T) {
@@ -185,441 +264,197 @@ func TestACheckDoesNotOverruleWhatACallHasLearntMeanwhile(t *testing.T) {
 	l.code.Store(http.StatusUnauthorized)
 	client := l.client()
 	l.found(client, "1", nil)
-	before := l.entry.countAlarms()
-	_, _ = l.session("object", gate.Hold).Get(t.Context())
-
-	got := l.publish(l.conn, l.entry, basisOf(l.conn, "1"), before, connected{client: client, listed: true}, nil)
-	if got.Reason != v1alpha1.ReasonUnauthorized {
-		t.Errorf("verdict = %+v", got.Verdict)
+	before := l.epoch()
+	_, _ = l.session("object", limiter.Change).Get(t.Context())
+	if got := l.foundSince(before, client, "1", nil); got.condition.Reason != v1alpha1.ReasonUnauthorized {
+		t.Errorf("condition = %+v", got.condition)
 	}
-	l.expectTrouble("next", gate.Hold, v1alpha1.ReasonUnauthorized)
-	l.publish(l.conn, l.entry, basisOf(l.conn, "2"), before, connected{client: l.client(), listed: true}, nil)
-	l.session("next", gate.Hold)
+	l.expectError("next", limiter.Change, v1alpha1.ReasonConnectionNotReady)
+	l.foundSince(before, l.client(), "2", nil)
+	l.session("next", limiter.Change)
 }
 
-func TestGateAndVerdictAgree(t *testing.T) {
-	missing := credentialsNotFound("gone")
+func TestWithoutCredentialsReleasesAreServed(t *testing.T) {
 	l := newLab(t)
 	l.found(l.client(), "1", nil)
-	l.found(l.client(), "", missing)
-	l.session("leaver", gate.GiveUp).Close()
-	l.expectTrouble("holder", gate.Hold, v1alpha1.ReasonCredentialsNotFound)
-	l.expectWoken()
-	l.found(nil, "", missing) // at another address
-	l.expectTrouble("leaver", gate.GiveUp, v1alpha1.ReasonCredentialsNotFound)
-	l.found(l.client(), "", missing)
-	l.expectWoken("leaver", "holder")
-	l.session("leaver", gate.GiveUp)
-
-	// Whoever has to wait for others in such a gate is not told of a trouble.
-	for _, name := range []string{"2", "3", "4", "5", "6", "7", "8"} {
-		l.session(name, gate.GiveUp)
-	}
-	if _, err := l.admit("9", gate.GiveUp); !errors.Is(err, ErrParked) {
-		t.Errorf("Admit = %v, want ErrParked", err)
-	}
-}
-
-func TestGateAndVerdictAgreeWhateverComesFirst(t *testing.T) {
-	l := newLab(t)
-	old, next := l.client(), l.client()
-	for range 5000 {
-		l.registry.Remove(l.entry.id)
-		l.entry = l.registry.entry(l.entry.id)
-		l.found(old, "1", nil)
-		var both sync.WaitGroup
-		both.Go(func() { l.entry.note(old, false, grafana.ErrUnauthorized) })
-		both.Go(func() { l.found(next, "2", nil) })
-		both.Wait()
-		session, err := l.admit("object", gate.Hold)
-		if session != nil {
-			session.Close()
-		}
-		if serves := l.entry.lastVerdict().Class == status.None; serves != (err == nil) {
-			t.Fatalf("verdict %s, and Admit = %v", l.entry.lastVerdict().Reason, err)
-		}
-	}
-}
-
-func TestWithoutCredentialsNothingIsFreshAndNoClientIsMade(t *testing.T) {
-	l := newLab(t)
-	cred := credentials{token: grafana.NewToken([]byte("glsa_token")), versions: "1"}
-	good := basisOf(l.conn, "1")
-	l.publish(l.conn, l.entry, good, 0, connected{client: l.client(), cred: cred, listed: true}, nil)
-
 	missing := credentialsNotFound("gone")
-	b := basisOf(l.conn, "")
-	var before *grafana.Client
-	for i := range 3 {
-		found, err := l.ask(t.Context(), l.conn, l.entry, b, credentials{}, missing)
-		if got := l.publish(l.conn, l.entry, b, 0, found, err); got.fresh != (i == 0) {
-			t.Errorf("look %d: fresh = %t", i, got.fresh)
+	l.found(l.client(), "", missing)
+	l.session("leaves", limiter.Release).Close()
+	l.end("leaves")
+	l.expectError("writes", limiter.Change, v1alpha1.ReasonConnectionNotReady)
+	l.found(nil, "", missing) // at another address
+	l.expectError("leaves", limiter.Release, v1alpha1.ReasonConnectionNotReady)
+}
+
+func TestTheLastGoodCredentialsAreThoseOfTheSameAddress(t *testing.T) {
+	l := newLab(t)
+	good := credentials{token: grafana.NewToken([]byte("glsa_token")), versions: "1"}
+	l.registry.publish(l.conn, 0, attempt{config: configOf(l.conn, "1"), client: l.client(), cred: good})
+	l.live = withObjects(t).live // without the Secret
+	attempt := func() attempt {
+		t.Helper()
+		a, err := l.attempt(t.Context(), l.conn)
+		if err != nil || !status.IsReason(a.err, v1alpha1.ReasonCredentialsNotFound) {
+			t.Fatalf("attempt = %v, %v", a.err, err)
 		}
-		if found.client == nil || i > 0 && found.client != before {
-			t.Errorf("look %d: another client, or none", i)
-		}
-		before = found.client
+		return a
+	}
+	first := attempt()
+	if first.client == nil {
+		t.Fatal("there is no client for releases")
+	}
+	l.registry.publish(l.conn, 0, first)
+	if again := attempt(); again.client != first.client {
+		t.Error("another client was made")
+	}
+	l.conn = l.conn.DeepCopy()
+	l.conn.Spec.URL = "http://other.example.com"
+	if other := attempt(); other.client != nil {
+		t.Error("they are used at another address")
 	}
 }
 
 func TestRetryAfterIsMeantForAllOfTheConnection(t *testing.T) {
 	l := newLab(t)
-	client := l.client()
-	l.found(client, "1", nil)
+	l.found(l.client(), "1", nil)
 	l.code.Store(http.StatusNotFound)
-	going := l.session("going", gate.Hold)
+	going := l.session("going", limiter.Change)
 	_, _ = going.Get(t.Context())
 
 	l.code.Store(http.StatusTooManyRequests)
 	l.retry.Store("10")
-	if _, err := l.session("asked", gate.Hold).Get(t.Context()); !errors.Is(err, grafana.ErrRateLimited) {
+	if _, err := l.session("asked", limiter.Change).Get(t.Context()); !errors.Is(err, grafana.ErrRateLimited) {
 		t.Fatalf("Get = %v", err)
 	}
 	made := l.calls.Load()
-	if _, err := going.Get(t.Context()); !errors.Is(err, ErrParked) {
-		t.Errorf("a second call of one who was admitted before = %v", err)
+	if _, err := going.Get(t.Context()); !errors.Is(err, ErrQueued) {
+		t.Errorf("a second call of one that was admitted before = %v", err)
 	}
-	for _, purpose := range []gate.Purpose{gate.Hold, gate.Start, gate.GiveUp} {
-		if _, err := l.admit("next", purpose); !errors.Is(err, ErrParked) {
-			t.Errorf("Admit = %v", err)
-		}
-	}
-	if !l.entry.current(basisOf(l.conn, "1"), time.Now().Add(9*time.Second)) {
-		t.Error("the connection is checked before the date")
+	for _, operation := range []limiter.Operation{limiter.Change, limiter.Create, limiter.Release} {
+		l.expectQueued("next", operation)
 	}
 	if l.calls.Load() != made {
 		t.Errorf("%d calls before the date", l.calls.Load()-made)
 	}
-	going.Close()
-	l.expectWoken()
 }
 
-func TestLimitsOfTheSpecAreThoseOfTheGate(t *testing.T) {
-	l := newLab(t)
-	l.conn.Spec.RateLimit = &v1alpha1.RateLimit{RequestsPerSecond: new(int32(2)), MaxInFlight: new(int32(256))}
-	l.found(l.client(), "1", nil)
-	l.session("a", gate.Hold)
-	l.session("b", gate.Hold)
-	if _, err := l.admit("c", gate.Hold); !errors.Is(err, ErrParked) {
-		t.Errorf("a third request within a second: %v", err)
-	}
-
-	l = newLab(t)
-	l.conn.Spec.RateLimit = &v1alpha1.RateLimit{RequestsPerSecond: new(int32(0)), MaxInFlight: new(int32(1))}
-	l.found(l.client(), "1", nil)
-	l.session("a", gate.Hold)
-	if _, err := l.admit("b", gate.Hold); !errors.Is(err, ErrParked) {
-		t.Errorf("a second object at a time: %v", err)
-	}
-}
-
-// crowd is objects that each want to write, worked on one after the other, and the connection's checks when they are due.
-type crowd struct {
-	*lab
-	list, read, write error // what each kind of call comes to
-
-	lists, reads, writes int
-	reports              map[string]int // of trouble, by object
-	done                 map[string]bool
-}
-
-func newCrowd(t *testing.T, size int) *crowd {
-	t.Helper()
-	c := &crowd{lab: newLabAt(t, "http://grafana.example.com"), reports: map[string]int{}, done: map[string]bool{}}
-	c.found(c.client(), "1", nil)
-	for i := range size {
-		c.woken = append(c.woken, fmt.Sprint(i))
-	}
-	return c
-}
-
-func outcome(count *int, err error) func(*grafana.Client) (struct{}, error) {
-	return func(*grafana.Client) (struct{}, error) {
-		*count++
-		return struct{}{}, err
-	}
-}
-
-func (c *crowd) look(name string) {
-	defer c.registry.Leave(types.NamespacedName{Namespace: "ns", Name: name})
-	s, err := c.admit(name, gate.Hold)
-	if _, ok := errors.AsType[*Trouble](err); ok {
-		c.reports[name]++
-	}
-	if err != nil {
-		return
-	}
-	defer s.Close()
-	if _, err = call(s, false, outcome(&c.reads, c.read)); err == nil {
-		_, err = call(s, true, outcome(&c.writes, c.write))
-	}
-	if err != nil {
-		s.Retry()
-		return
-	}
-	c.done[name] = true
-}
-
-// pass lets that time pass.
-func (c *crowd) pass(d time.Duration) {
-	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) { //nolint:forbidigo // of fake time
-		synctest.Wait()
-		if !c.entry.current(basisOf(c.conn, "1"), time.Now()) {
-			c.lists++
-			c.found(c.entry.clientOf(basisOf(c.conn, "1")), "1", c.list)
-		}
-		for _, name := range c.takeWoken() {
-			c.look(name)
-		}
-	}
-}
-
-func (l *lab) takeWoken() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	woken := l.woken
-	l.woken = nil
-	return woken
-}
-
-func (c *crowd) requests() int { return c.lists + c.reads + c.writes }
-
-func TestWhileOnlyWritesFailOneObjectAtATimeTries(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const objects = 100
-		c := newCrowd(t, objects)
-		c.write = grafana.ErrUnavailable
-		c.pass(doubtPeriod + time.Second)
-		if c.writes != doubtAfter || c.lists != 1 {
-			t.Errorf("%d writes and %d LISTs before it was found out", c.writes, c.lists)
-		}
-		for minute := range 10 {
-			before, written := c.requests(), c.writes
-			c.pass(time.Minute)
-			if made := c.requests() - before; made > 5 || c.writes == written {
-				t.Errorf("minute %d: %d requests, %d of them writes", minute, made, c.writes-written)
-			}
-		}
-		if len(c.reports) != objects-doubtAfter {
-			t.Errorf("%d objects were told", len(c.reports))
-		}
-		for name, n := range c.reports {
-			if n > 1 {
-				t.Errorf("%s was told %d times", name, n)
-			}
-		}
-		if states := c.registry.States(); !states[0].BreakerOpen {
-			t.Error("the breaker is not shown to be open")
-		}
-		c.write = nil
-		c.pass(time.Minute)
-		if len(c.done) != objects {
-			t.Errorf("%d of %d objects written a minute after writes succeed", len(c.done), objects)
-		}
-	})
-}
-
-func TestAfterThreeFailuresInARowNobodyCallsBeforeTheCheck(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, 100)
-		c.read, c.write, c.list = grafana.ErrUnavailable, grafana.ErrUnavailable, grafana.ErrUnavailable
-		c.pass(time.Minute)
-		if c.reads != doubtAfter || c.writes != 0 {
-			t.Errorf("%d reads and %d writes while Grafana is down", c.reads, c.writes)
-		}
-		c.read, c.write, c.list = nil, nil, nil
-		c.pass(time.Minute)
-		if len(c.done) != 100 {
-			t.Errorf("%d objects written a minute after Grafana is back", len(c.done))
-		}
-	})
-}
-
-func TestANewTokenEndsTheCountOfWrites(t *testing.T) {
-	l := newLabAt(t, "http://grafana.example.com")
-	l.found(l.client(), "1", nil)
-	for range doubtAfter {
-		l.entry.note(l.entry.client, true, grafana.ErrUnavailable)
-	}
-	l.found(l.entry.client, "1", nil)
-	l.expectTrouble("waits", gate.Hold, v1alpha1.ReasonGrafanaUnavailable)
-	l.found(l.client(), "2", nil)
-	l.session("waits", gate.Hold)
-}
-
-func TestALongRetryAfterIsSaidByTheConnectionAndItsObjects(t *testing.T) {
+func TestALongRetryAfterIsReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLabAt(t, "http://grafana.example.com")
 		l.found(l.client(), "1", nil)
-		s := l.session("told", gate.Hold)
-		waits, err := l.admit("waits", gate.Hold)
-		if err != nil {
+		s := l.session("told", limiter.Change)
+		s.learn(errors.Join(grafana.ErrRateLimited, &grafana.Error{RetryAfter: time.Minute}))
+		s.Close()
+		l.expectError("waits", limiter.Change, v1alpha1.ReasonGrafanaUnavailable)
+		if states := l.registry.States(); states[0].Ready || !states[0].BreakerOpen {
+			t.Errorf("states are %+v", states)
+		}
+	})
+}
+
+func TestUnknownOutcomesAreRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLabAt(t, "http://grafana.invalid")
+		l.conn.Spec.RequestTimeout = "10s"
+		l.found(l.client(), "1", nil)
+		s := l.session("object", limiter.Change)
+		_, _ = call(s, true, func(*grafana.Client) (struct{}, error) { return struct{}{}, grafana.ErrUnavailable })
+		if _, err := call(s, true, func(*grafana.Client) (struct{}, error) { return struct{}{}, nil }); err != nil {
 			t.Fatal(err)
 		}
-		if !l.entry.note(l.entry.client, false, rateLimited(time.Hour)) {
-			t.Error("the connection is not looked at")
+		if wait := time.Until(l.registry.UnknownUntil(s.Place)); wait != 10*time.Second {
+			t.Errorf("a later success leaves %s, want one requestTimeout", wait)
 		}
-		s.Close()
-		waits.Close()
-		l.expectTrouble("waits", gate.Hold, v1alpha1.ReasonRateLimited)
-		if until := l.entry.untilNext(time.Now()); until != time.Hour || !l.entry.current(basisOf(l.conn, "1"), time.Now()) {
-			t.Errorf("the connection is checked after %s, want an hour", until)
+		time.Sleep(11 * time.Second) //nolint:forbidigo // of fake time
+		if until := l.registry.UnknownUntil(s.Place); !until.IsZero() {
+			t.Errorf("unknown until %s", until)
 		}
-		if got := l.entry.lastVerdict().Reason; got != v1alpha1.ReasonRateLimited {
-			t.Errorf("the connection says %s", got)
-		}
-
-		l.found(l.client(), "2", grafana.ErrUnavailable)
-		l.expectTrouble("waits", gate.Hold, v1alpha1.ReasonUnreachable)
-		if !time.Now().Before(l.entry.gate.PausedUntil()) {
-			t.Error("a check that fails has ended the pause")
-		}
-		l.found(l.client(), "3", nil) // a new token
-		l.session("waits", gate.Hold)
 	})
 }
 
-func TestAShortRetryAfterIsNoTrouble(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLabAt(t, "http://grafana.example.com")
-		l.found(l.client(), "1", nil)
-		l.entry.note(l.entry.client, true, rateLimited(doubtPeriod-time.Second))
-		if _, err := l.admit("waits", gate.Hold); !errors.Is(err, ErrParked) {
-			t.Errorf("Admit = %v, want ErrParked", err)
-		}
-		time.Sleep(doubtPeriod) //nolint:forbidigo // of fake time
-		synctest.Wait()
-		l.expectWoken("waits")
-	})
-}
-
-func rateLimited(retryAfter time.Duration) error {
-	return errors.Join(grafana.ErrRateLimited, &grafana.Error{RetryAfter: retryAfter})
-}
-
-func TestAProcessThatIsToldToStopLearnsNothing(t *testing.T) {
+func TestLimitsOfTheSpecAreThoseOfTheLimiter(t *testing.T) {
 	l := newLab(t)
-	l.code.Store(http.StatusNotFound)
+	l.conn.Spec.RateLimit = &v1alpha1.RateLimit{RequestsPerSecond: new(int32(0)), MaxInFlight: new(int32(1))}
 	l.found(l.client(), "1", nil)
-	s := l.session("going", gate.Hold)
-	stopped, stop := context.WithCancel(t.Context())
-	stop()
-	if _, err := l.learn(stopped, l.conn, l.entry, basisOf(l.conn, "1"), credentials{}, nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("learn = %v", err)
-	}
-	made := l.calls.Load()
-	if _, _ = s.Get(t.Context()); l.calls.Load() != made+1 {
-		t.Error("a look that was under way may not call any more")
-	}
-}
-
-func TestNobodyWaitsForAnObjectThatIsGone(t *testing.T) {
-	l := newLabAt(t, "http://grafana.example.com")
-	if _, err := l.admit("gone", gate.Hold); !errors.Is(err, ErrParked) {
-		t.Errorf("Admit = %v, want ErrParked", err)
-	}
-	l.registry.Leave(types.NamespacedName{Namespace: "ns", Name: "gone"})
-	l.registry.Forget(types.NamespacedName{Namespace: "ns", Name: "gone"})
-	if n := l.entry.gate.Parked(); n != 0 {
-		t.Errorf("%d parked", n)
-	}
-	l.found(l.client(), "1", nil)
-	l.expectWoken()
+	l.session("a", limiter.Change)
+	l.expectQueued("b", limiter.Change)
 }
 
 func TestNobodyWaitsForAConnectionThatIsGone(t *testing.T) {
-	l := newLabAt(t, "http://grafana.example.com")
-	l.found(l.client(), "1", nil)
-	failing := l.session("failing", gate.Hold)
-	between := l.registry.askedBy(types.NamespacedName{Namespace: "ns", Name: "between"}, l.entry.id)
-	l.registry.Remove(l.entry.id)
-	l.expectWoken()
-
-	if _, _, err := between.admit(types.NamespacedName{Namespace: "ns", Name: "between"}, gate.Hold); !errors.Is(err, ErrParked) {
-		t.Errorf("admit = %v, want ErrParked", err)
-	}
-	l.expectWoken("between")
-	failing.Retry()
-	failing.Close()
-	l.leave("failing")
-	l.expectWoken("failing")
-	if n := l.entry.gate.Parked(); n != 0 {
-		t.Errorf("%d parked", n)
-	}
-}
-
-// A look at an object costs the same however many connections there are: only those that know of it are asked.
-func TestRegistryKnowsWhichConnectionsAnObjectHasAsked(t *testing.T) {
 	l := newLab(t)
-	for i := range 10 {
-		l.registry.entry(ID{Kind: v1alpha1.KindGrafanaConnection, Namespace: "ns", Name: fmt.Sprint(i)})
+	l.expectQueued("waits", limiter.Change)
+	l.registry.remove(IDFor(l.conn))
+	l.expectWoken("waits")
+	if states := l.registry.States(); len(states) != 0 {
+		t.Errorf("states are %+v", states)
 	}
-	expect := func(name string, connections int) {
-		t.Helper()
-		if n := len(l.registry.asked[types.NamespacedName{Namespace: "ns", Name: name}]); n != connections {
-			t.Errorf("%s is known to %d connections, want %d", name, n, connections)
-		}
-	}
-	client := l.client()
-	l.found(client, "1", nil)
-	l.session("a", gate.Hold).Close()
-	expect("a", 1)
-	l.leave("a")
-	expect("a", 0)
-
-	failed := l.session("a", gate.Hold)
-	failed.Retry()
-	failed.Close()
-	l.leave("a")
-	expect("a", 1) // it is delayed
-	l.leave("a")
-	expect("a", 1)
-	l.registry.Forget(types.NamespacedName{Namespace: "ns", Name: "a"})
-	expect("a", 0)
-
-	l.found(client, "1", grafana.ErrUnreachable)
-	l.expectTrouble("b", gate.Hold, v1alpha1.ReasonUnreachable)
-	l.leave("b")
-	expect("b", 1) // it waits
-	l.registry.Remove(l.entry.id)
-	l.leave("b")
-	expect("b", 0)
 }
 
-// Or a tenant that makes and deletes connections to a Grafana that hangs would come to have all workers.
-func TestAConnectionThatIsGoneHasItsWorkersUntilItsLooksEnd(t *testing.T) {
-	l := newLabAt(t, "http://grafana.example.com")
-	l.registry.share(4)
-	var sessions []*Session
-	admitted := func(made int) (n int) {
-		l.conn.UID = types.UID(fmt.Sprint(made))
-		l.entry = l.registry.entry(IDFor(l.conn))
-		l.found(l.client(), "1", nil)
-		for i := range 4 {
-			if s, err := l.admit(fmt.Sprint(made, "-", i), gate.Hold); err == nil {
-				sessions = append(sessions, s)
-				n++
+func TestUntilCheck(t *testing.T) {
+	const resync = 10 * time.Minute
+	for name, row := range map[string]struct {
+		err    error
+		checks int
+		resync time.Duration
+		want   time.Duration // 0: when something changes, or by the limiter
+	}{
+		"connected":                    {nil, 1, resync, resync},
+		"connected, resync off":        {nil, 1, 0, 0},
+		"an outage: the limiter's":     {grafana.ErrUnreachable, 9, resync, 0},
+		"token refused":                {grafana.ErrUnauthorized, 1, 5 * time.Second, time.Minute},
+		"token refused again":          {grafana.ErrUnauthorized, 3, 5 * time.Second, 4 * time.Minute},
+		"token refused for long":       {grafana.ErrUnauthorized, 1000, 5 * time.Second, 10 * time.Minute},
+		"refused for long, resync 1h":  {grafana.ErrUnauthorized, 1000, time.Hour, time.Hour},
+		"token refused, resync is off": {grafana.ErrUnauthorized, 1000, 0, 10 * time.Minute},
+		"no credentials: a watch":      {credentialsNotFound("x"), 1, time.Minute, 0},
+		"bad credentials: a person":    {credentialsInvalid("x"), 1, time.Minute, 0},
+		"action missing":               {grafana.ErrForbidden, 1, time.Minute, time.Minute},
+		"action missing, resync off":   {grafana.ErrForbidden, 1, 0, 10 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := untilCheck(checkCondition("", row.err), row.checks, row.resync); got != row.want {
+				t.Errorf("checked after %s, want %s", got, row.want)
 			}
+		})
+	}
+}
+
+func TestServerOf(t *testing.T) {
+	same := []string{"https://h", "https://h/", "HTTPS://H", "https://h:443", "https://H:443//"}
+	for _, address := range same {
+		if got := ServerOf(address); got != "https://h" {
+			t.Errorf("ServerOf(%q) = %q", address, got)
 		}
-		return n
 	}
-	l.registry.Remove(l.entry.id) // it was made before the workers were shared
-	if n := admitted(0); n != 2 {
-		t.Fatalf("%d of 4 workers are the connection's, want 2", n)
+	seen := map[string]string{"https://h": "https://h"}
+	for _, address := range []string{"http://h", "https://h:80", "https://h:3000", "https://h/a", "https://h/A", "https://h/a/b", "https://i"} {
+		got := ServerOf(address)
+		if seen[got] != "" {
+			t.Errorf("%q and %q are one server", address, seen[got])
+		}
+		seen[got] = address
 	}
-	l.registry.Remove(l.entry.id)
-	if n := admitted(1); n != 0 {
-		t.Errorf("%d more workers are the tenant's after it has made its connection anew", n)
-	}
-	for _, s := range sessions {
-		s.Close()
-		l.leave(s.key.Name)
-	}
-	l.registry.Remove(l.entry.id)
-	for i := range 4 {
-		l.leave(fmt.Sprint("1-", i)) // it was handed back, and there is nothing left for it
-	}
-	if n := admitted(2); n != 2 {
-		t.Errorf("%d of 4 workers are the connection's once nobody hangs, want 2", n)
+}
+
+// A connection that names another Secret, or other trust, does not release with the token of before under the trust of before.
+func TestTheLastGoodCredentialsAreOfTheSameReferences(t *testing.T) {
+	for name, row := range map[string]struct {
+		edit func(*v1alpha1.ConnectionSpec)
+		want bool
+	}{
+		"the Secret is gone":          {func(*v1alpha1.ConnectionSpec) {}, true},
+		"another token is named":      {func(s *v1alpha1.ConnectionSpec) { s.Credentials.TokenSecretRef.Name = "other" }, false},
+		"an authority is named":       {func(s *v1alpha1.ConnectionSpec) { s.TLS = &v1alpha1.TLSConfig{ServerName: "grafana"} }, false},
+		"the address is another one":  {func(s *v1alpha1.ConnectionSpec) { s.URL = "https://other.example.com" }, false},
+		"the rate limit is different": {func(s *v1alpha1.ConnectionSpec) { s.RateLimit = nil }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := newLab(t).conn
+			e := &entry{lastGood: credentials{token: grafana.NewToken([]byte("glsa_token"))}, lastGoodConfig: configOf(conn, "1")}
+			row.edit(&conn.Spec)
+			if got := e.lastGoodFor(configOf(conn, "2")) != nil; got != row.want {
+				t.Errorf("they are used: %t, want %t", got, row.want)
+			}
+		})
 	}
 }

@@ -18,7 +18,7 @@ type scenario struct {
 	when  func(*world) // what befalls calls befalls one of these
 	// reasons are those of the objects that are not Synced in the end, and left is what Grafana holds beside their values.
 	reasons, left map[string]string
-	// always is asked after each look at an object.
+	// always is asked after each reconcile.
 	always func(*world) string
 }
 
@@ -57,11 +57,36 @@ var scenarios = []scenario{{
 		w.create(w.connection("other", "org-2"))
 		oneValue(w)
 	},
+	when:   moveTo("other"),
+	always: isAt("default/api-key", "org-2/api-key"),
+}, {
+	name: "move to another connection of the same Grafana",
+	given: func(w *world) {
+		w.create(w.connection("other", "default"))
+		oneValue(w)
+	},
+	when:   moveTo("other"),
+	always: isAt("default/api-key"),
+}, {
+	name: "move to another address of the same Grafana",
+	given: func(w *world) {
+		other := w.connection("other", "default")
+		other.Spec.URL = w.url + alias
+		w.create(other)
+		oneValue(w)
+	},
+	when:   moveTo("other"),
+	always: isAt("default/api-key"),
+}, {
+	name:  "rename during the first write",
+	given: func(w *world) { w.source("canary-1") },
 	when: func(w *world) {
-		w.edit("api-key", func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.ConnectionRef.Name = "other" })
+		w.beforeCall("PATCH status *v1alpha1.GrafanaSecureValue", func() {
+			w.edit("api-key", func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "moved" })
+		})
+		w.create(w.value("api-key"))
 		w.settle()
 	},
-	always: isAt("default/api-key", "org-2/api-key"),
 }, {
 	name: "adopt",
 	given: func(w *world) {
@@ -79,9 +104,9 @@ var scenarios = []scenario{{
 	name:  "hand over, the new object first",
 	given: oneValue,
 	when: func(w *world) {
-		heir := w.value("heir")
-		heir.Spec.Name = "api-key"
-		w.create(heir)
+		successor := w.value("successor")
+		successor.Spec.Name = "api-key"
+		w.create(successor)
 		w.pass(time.Second)
 		w.remove(w.value("api-key"))
 		w.settle()
@@ -91,15 +116,37 @@ var scenarios = []scenario{{
 	name:  "hand over, the old object first",
 	given: oneValue,
 	when: func(w *world) {
-		heir := w.value("heir")
-		heir.Spec.Name = "api-key"
+		successor := w.value("successor")
+		successor.Spec.Name = "api-key"
 		w.remove(w.value("api-key"))
-		w.create(heir)
+		w.create(successor)
 		w.settle()
 	},
 	always: isAt("default/api-key"),
 }, {
-	name:  "conflict, and the winner goes",
+	name:  "two objects swap names",
+	given: twoValues,
+	when: func(w *world) {
+		w.edit("one", func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "two" })
+		w.edit("two", func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "one" })
+		w.settle()
+	},
+	always: func(w *world) string { return isAt("default/one")(w) + isAt("default/two")(w) },
+}, {
+	name: "owner and successor go elsewhere",
+	given: func(w *world) {
+		oneValue(w)
+		successor := w.value("successor")
+		successor.Spec.Name = "api-key"
+		w.create(successor)
+	},
+	when: func(w *world) {
+		w.edit("api-key", func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "one" })
+		w.edit("successor", func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "two" })
+		w.settle()
+	},
+}, {
+	name:  "conflict, and the owner goes",
 	given: oneValue,
 	when: func(w *world) {
 		w.grafana.Put("default", foreignValue("taken"))
@@ -199,11 +246,26 @@ func oneValue(w *world) {
 	w.create(w.value("api-key"))
 }
 
+// twoValues makes two objects that read one Secret.
+func twoValues(w *world) {
+	w.source("canary-1")
+	w.create(w.value("one"))
+	w.create(w.value("two"))
+}
+
+// moveTo makes an object name another connection.
+func moveTo(connection string) func(*world) {
+	return func(w *world) {
+		w.edit("api-key", func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.ConnectionRef.Name = connection })
+		w.settle()
+	}
+}
+
 func foreignValue(name string) grafanatest.Stored {
 	return grafanatest.Stored{Name: name, Description: "By hand", Value: []byte("canary-foreign")}
 }
 
-// overwrite gives a value another content, as somebody does who sends back what was there.
+// overwrite gives a value another content, as another writer does who sends back what was there.
 func (w *world) overwrite(name string) {
 	w.t.Helper()
 	stored, there := w.grafana.Value("default", name)
@@ -214,16 +276,16 @@ func (w *world) overwrite(name string) {
 	w.grafana.Put("default", stored)
 }
 
-// isAt asks that there is a value at one of the places at all times.
-func isAt(places ...string) func(*world) string {
+// isAt requires a value at one of the targets at all times.
+func isAt(targets ...string) func(*world) string {
 	return func(w *world) string {
-		for _, at := range places {
+		for _, at := range targets {
 			namespace, name, _ := strings.Cut(at, "/")
 			if _, there := w.grafana.Value(namespace, name); there {
 				return ""
 			}
 		}
-		return "no value at " + strings.Join(places, " or ")
+		return "no value at " + strings.Join(targets, " or ")
 	}
 }
 

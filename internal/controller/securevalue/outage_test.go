@@ -10,17 +10,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
 
-// What an outage costs, whatever fails: nothing for the objects that are in step, one report for those that have something to write, a few
+// What an outage costs, whatever fails: nothing for the objects that are in sync, one report for those that have something to write, a few
 // requests each minute, and one write each when it is over.
 func TestAnOutageCostsWhatTheBudgetsAllow(t *testing.T) {
 	for name, objects := range map[string]struct {
 		fails func(method string) bool
-		each  int // in step, and waiting
+		each  int // in sync, and waiting
 	}{
 		"nothing is answered": {func(string) bool { return true }, 1000},
 		"every write fails":   {func(method string) bool { return method != "GET" }, 100},
@@ -44,6 +45,12 @@ func TestAnOutageCostsWhatTheBudgetsAllow(t *testing.T) {
 				w.settle()
 				w.expectRest(t, 0)
 
+				checks := 0
+				w.begins = func() {
+					if w.process.at.kind == kindConnection {
+						checks++
+					}
+				}
 				w.fail(objects.fails)
 				w.secret(worldNamespace, "rotates", "key", "canary-2")
 				begun := w.callCount()
@@ -59,6 +66,9 @@ func TestAnOutageCostsWhatTheBudgetsAllow(t *testing.T) {
 							t.Fatalf("minute %d: Ready of %s is %t", minute, sv.Name, isReady(sv))
 						}
 					}
+				}
+				if checks > 100 {
+					t.Errorf("the connection was reconciled %d times", checks)
 				}
 				writes := map[string]int{}
 				for _, call := range w.callsIn(begun, func(call string) bool { return strings.HasPrefix(call, "PATCH ") }) {
@@ -81,7 +91,7 @@ func TestAnOutageCostsWhatTheBudgetsAllow(t *testing.T) {
 	}
 }
 
-// multiply makes objects in step like the one of that name, so that there are as many as given. No process has written them.
+// multiply makes objects in sync like the one of that name, so that there are as many as given. No process has written them.
 func (w *world) multiply(name string, objects int) {
 	w.t.Helper()
 	like := w.get(worldNamespace, name)
@@ -91,17 +101,19 @@ func (w *world) multiply(name string, objects int) {
 		record := &sv.Status.Targets[0]
 		value, _ := w.grafana.Value(record.Namespace, name)
 		record.Name = sv.Name
-		sv.Annotations[v1alpha1.AnnotationIntent] = intent{place: placeOf(*record)}.String()
-		marked := &grafana.SecureValue{}
-		marksOf(worldCluster, keyOf(sv), connection.IDOf(record.Connection, sv.Namespace)).put(marked)
-		value.Name, value.Labels, value.Annotations = sv.Name, marked.Labels, marked.Annotations
+		sv.Annotations[v1alpha1.AnnotationPendingTargets] = ownership.TargetOf(*record).String()
+		labelled := &grafana.SecureValue{}
+		ownership.Labels{
+			Cluster: worldCluster, Object: keyOf(sv), Connection: ownership.ConnectionOf(record.Connection, sv.Namespace),
+		}.Put(labelled)
+		value.Name, value.Labels, value.Annotations = sv.Name, labelled.Labels, labelled.Annotations
 		stored := w.grafana.Put(record.Namespace, value)
 		record.Version, record.CreatedAt = stored.Version, &metav1.Time{Time: stored.CreatedAt}
 		w.create(sv)
 	}
 }
 
-// expectRest checks that all objects are Ready, and how many writes Grafana has accepted, at most one at each place.
+// expectRest checks that all objects are Ready, and how many writes Grafana has accepted, at most one at each target.
 func (w *world) expectRest(t *testing.T, writes int) {
 	t.Helper()
 	if faults := w.faults(nil, nil); len(faults) > 0 {
@@ -115,6 +127,32 @@ func (w *world) expectRest(t *testing.T, writes int) {
 		}
 	}
 	if len(w.writes) != writes {
-		t.Errorf("%d places were written, want %d", len(w.writes), writes)
+		t.Errorf("%d targets were written, want %d", len(w.writes), writes)
 	}
+}
+
+// A Grafana that keeps no labels is tried again after 1 minute, then with backoff up to 10 minutes, and not with each LIST: each attempt makes
+// a version.
+func TestLabelsNotKeptIsRetriedWithBackoff(t *testing.T) {
+	f := newFront(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, f, grafanatest.New(grafanatest.WithLabelsDropped()))
+		w.source("canary-1")
+		w.create(w.value("api-key"))
+		w.restart()
+		began := time.Now()
+		for i, minute := range []int{0, 1, 3, 7, 15, 25, 35} { // when an attempt is made
+			w.pass(time.Until(began.Add(time.Duration(minute)*time.Minute + 10*time.Second)))
+			if n := w.written(); n != i+1 {
+				t.Fatalf("minute %d: %d attempts, want %d", minute, n, i+1)
+			}
+		}
+		if reason := status.Reason(w.get(worldNamespace, "api-key").Status.Conditions); reason != v1alpha1.ReasonLabelsNotKept {
+			t.Errorf("it says %s", reason)
+		}
+		if values := w.grafana.Values("default"); len(values) > 0 {
+			t.Errorf("orphan: %v", values)
+		}
+		w.process.dead.Store(true)
+	})
 }

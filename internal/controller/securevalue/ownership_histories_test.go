@@ -46,7 +46,7 @@ func TestOwnershipHistories(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		grafana := grafanatest.New()
 		inBubble(t, func() {
-			h := newOwnership(r, f, grafana)
+			h := newContest(r, f, grafana)
 			defer func() { h.process.dead.Store(true) }()
 			for range 2 { // the end of a history costs more than its steps
 				r.Repeat(h.actions())
@@ -62,8 +62,8 @@ func TestOwnershipHistories(t *testing.T) {
 	t.Attr("histories", fmt.Sprintf("%d random histories of ownership, %d steps", played, steps))
 }
 
-// ownership is a world in which objects want the same names.
-type ownership struct {
+// contest is a world in which objects want the same names.
+type contest struct {
 	*world
 
 	r        *rapid.T
@@ -76,10 +76,8 @@ type ownership struct {
 	versions map[client.ObjectKey][]*v1alpha1.GrafanaSecureValue // that the API server has stored; nil stands for a deletion
 	sources  map[client.ObjectKey]bool                           // whose Secret exists
 	edited   map[client.ObjectKey]time.Time
-	// By target, until somebody writes there.
-	left      map[string]leave // values that may stay in Grafana
-	forgotten map[string]bool  // hand-overs that the successor has forgotten
-	lateLeft  map[string]bool  // Retain leaves what a late POST creates
+	left     map[string]leave // values that may stay in Grafana, until somebody writes them
+	lateLeft map[string]bool  // targets where Retain leaves what a late POST creates
 
 	began snapshot // when the current reconcile began
 }
@@ -99,11 +97,11 @@ type snapshot struct {
 	calls      int
 }
 
-func newOwnership(r *rapid.T, f *front, grafana *grafanatest.Server) *ownership {
-	h := &ownership{
+func newContest(r *rapid.T, f *front, grafana *grafanatest.Server) *contest {
+	h := &contest{
 		world: newWorld(r, f, grafana), r: r,
 		versions: map[client.ObjectKey][]*v1alpha1.GrafanaSecureValue{}, sources: map[client.ObjectKey]bool{},
-		edited: map[client.ObjectKey]time.Time{}, left: map[string]leave{}, forgotten: map[string]bool{}, lateLeft: map[string]bool{},
+		edited: map[client.ObjectKey]time.Time{}, left: map[string]leave{}, lateLeft: map[string]bool{},
 	}
 	const a, b = worldNamespace, "team-b"
 	h.secret(b, "grafana", "token", worldToken)
@@ -134,20 +132,20 @@ func newOwnership(r *rapid.T, f *front, grafana *grafanatest.Server) *ownership 
 // What the API server stores, and what may stay in Grafana.
 
 // now returns the stored version of an object, or nil.
-func (h *ownership) now(key client.ObjectKey) *v1alpha1.GrafanaSecureValue {
+func (h *contest) now(key client.ObjectKey) *v1alpha1.GrafanaSecureValue {
 	if all := h.versions[key]; len(all) > 0 {
 		return all[len(all)-1]
 	}
 	return nil
 }
 
-func (h *ownership) valueAt(at string) (grafanatest.Stored, bool) {
+func (h *contest) valueAt(at string) (grafanatest.Stored, bool) {
 	namespace, name, _ := strings.Cut(at, "/")
 	return h.grafana.Value(namespace, name)
 }
 
 // begin takes the snapshot of a reconcile.
-func (h *ownership) begin() {
+func (h *contest) begin() {
 	h.began = snapshot{
 		now: map[client.ObjectKey]*v1alpha1.GrafanaSecureValue{}, shown: map[client.ObjectKey]*v1alpha1.GrafanaSecureValue{},
 		sources: maps.Clone(h.sources), calls: h.callCount(),
@@ -175,7 +173,7 @@ func names(sv *v1alpha1.GrafanaSecureValue, at string) bool {
 }
 
 // noteVersion keeps a version of an object, and notes the targets that it releases.
-func (h *ownership) noteVersion(e watchEvent) {
+func (h *contest) noteVersion(e watchEvent) {
 	switch e.kind {
 	case kindSecret:
 		h.sources[e.key] = e.now != nil
@@ -190,8 +188,7 @@ func (h *ownership) noteVersion(e watchEvent) {
 			return
 		}
 		for _, at := range claimsIn(before) {
-			h.forgotten[at] = h.forgotten[at] || !promises.remembersHandOvers && forgetsHandOver(before, after, at)
-			if after == nil || !slices.Contains(claimsIn(after), at) || h.isToDelete(before, at) && !h.isToDelete(after, at) {
+			if after == nil || !slices.Contains(claimsIn(after), at) {
 				h.noteRelease(before, at)
 			}
 		}
@@ -200,14 +197,14 @@ func (h *ownership) noteVersion(e watchEvent) {
 }
 
 // isToDelete reports whether the value at a target is for this object to delete.
-func (h *ownership) isToDelete(sv *v1alpha1.GrafanaSecureValue, at string) bool {
+func (h *contest) isToDelete(sv *v1alpha1.GrafanaSecureValue, at string) bool {
 	stored, there := h.valueAt(at)
 	return there && isLabelled(stored) && isResponsible(sv, at, stored)
 }
 
 // noteRelease notes whether the value at a target may stay once an object has released that, and is for no other object to delete.
-func (h *ownership) noteRelease(sv *v1alpha1.GrafanaSecureValue, at string) {
-	key, retained := client.ObjectKeyFromObject(sv), h.mayRetain(sv)
+func (h *contest) noteRelease(sv *v1alpha1.GrafanaSecureValue, at string) {
+	key, retained := client.ObjectKeyFromObject(sv), retains(sv)
 	for _, post := range h.late {
 		h.lateLeft[at] = h.lateLeft[at] || retained && post.at == at && post.writer == key
 	}
@@ -223,41 +220,17 @@ func (h *ownership) noteRelease(sv *v1alpha1.GrafanaSecureValue, at string) {
 	switch {
 	case retained:
 		h.left[at] = byRetain
-	case h.forgotten[at], !promises.deletesOverBoth && isOverOther(sv, at, stored), h.mayComeBack(*h.ownerOf(stored), at):
+	case h.mayComeBack(*h.ownerOf(stored), at):
 		h.left[at] = byHandOff
 	}
 }
 
 // mayComeBack reports whether an object names a target that it has released, and cannot claim it yet: a value there must stay.
-func (h *ownership) mayComeBack(key client.ObjectKey, at string) bool {
+func (h *contest) mayComeBack(key client.ObjectKey, at string) bool {
 	for _, sv := range []*v1alpha1.GrafanaSecureValue{h.began.now[key], h.now(key)} {
 		if names(sv, at) && !slices.Contains(claimsIn(sv), at) &&
-			(sv.Spec.Suspend || !resolves(sv) || !promises.waitsForOwner || h.hasWaited(key)) {
+			(sv.Spec.Suspend || !resolves(sv) || h.hasWaited(key)) {
 			return true
-		}
-	}
-	return false
-}
-
-// mayRetain reports whether the version of an object that the process knows may say Retain.
-func (h *ownership) mayRetain(sv *v1alpha1.GrafanaSecureValue) bool {
-	if retains(sv) || promises.guardedReleases {
-		return retains(sv)
-	}
-	key := client.ObjectKeyFromObject(sv)
-	shown := h.began.shown[key]
-	for _, version := range slices.Backward(h.versions[key]) {
-		if version == nil {
-			continue
-		}
-		if version.UID != sv.UID {
-			return false
-		}
-		if retains(version) {
-			return true
-		}
-		if shown != nil && version.ResourceVersion == shown.ResourceVersion {
-			return false
 		}
 	}
 	return false
@@ -266,7 +239,7 @@ func (h *ownership) mayRetain(sv *v1alpha1.GrafanaSecureValue) bool {
 // What must be true of each write.
 
 // guard returns what is wrong with a write to a value that exists, before its effect.
-func (h *ownership) guard(is grafanaWrite, stored grafanatest.Stored) string {
+func (h *contest) guard(is grafanaWrite, stored grafanatest.Stored) string {
 	owner := h.ownerOf(stored)
 	switch {
 	case owner == nil:
@@ -277,16 +250,12 @@ func (h *ownership) guard(is grafanaWrite, stored grafanatest.Stored) string {
 		return fmt.Sprintf("%s by %s at %s, which %s owns and names", is.method, is.writer, is.at, owner)
 	case is.method != "DELETE":
 		return ""
-	case promises.guardedReleases && *owner == is.writer && retains(h.now(*owner)) && retains(h.began.now[*owner]):
+	case *owner == is.writer && retains(h.now(*owner)) && retains(h.began.now[*owner]):
 		return fmt.Sprintf("%s deleted %s in spite of Retain", is.writer, is.at)
-	case *owner != is.writer && h.left[is.at] == byRetain:
+	case *owner != is.writer && h.left[is.at] == byRetain && isRetained(stored):
 		return fmt.Sprintf("%s deleted at %s what %s had left under Retain", is.writer, is.at, owner)
 	}
-	_, handedOver := handedOverBy(h.now(is.writer))
 	for _, key := range h.keys {
-		if key == is.writer && handedOver == is.at && !promises.keepsOverBoth {
-			continue
-		}
 		if key.Namespace == is.writer.Namespace && h.couldHave(key, is.at) {
 			return fmt.Sprintf("%s deleted %s, which %s names", is.writer, is.at, key)
 		}
@@ -295,7 +264,7 @@ func (h *ownership) guard(is grafanaWrite, stored grafanatest.Stored) string {
 }
 
 // ownerOf returns the object whose labels a value carries, or nil.
-func (h *ownership) ownerOf(stored grafanatest.Stored) *client.ObjectKey {
+func (h *contest) ownerOf(stored grafanatest.Stored) *client.ObjectKey {
 	i := slices.IndexFunc(h.keys, func(key client.ObjectKey) bool { return isLabelledFor(stored, key) })
 	if i < 0 {
 		return nil
@@ -304,7 +273,7 @@ func (h *ownership) ownerOf(stored grafanatest.Stored) *client.ObjectKey {
 }
 
 // couldHave reports whether an object names a target and can own it now, and the cache showed so when the reconcile began.
-func (h *ownership) couldHave(key client.ObjectKey, at string) bool {
+func (h *contest) couldHave(key client.ObjectKey, at string) bool {
 	for _, sv := range []*v1alpha1.GrafanaSecureValue{h.now(key), h.began.now[key], h.began.shown[key]} {
 		if !names(sv, at) || !resolves(sv) || sv.Spec.Suspend {
 			return false
@@ -315,19 +284,16 @@ func (h *ownership) couldHave(key client.ObjectKey, at string) bool {
 }
 
 // hasWaited reports whether an object has had its time to claim what it names.
-func (h *ownership) hasWaited(key client.ObjectKey) bool {
-	return promises.patience > 0 && time.Since(h.edited[key]) >= promises.patience
+func (h *contest) hasWaited(key client.ObjectKey) bool {
+	return time.Since(h.edited[key]) >= patience
 }
 
 // noteWrite notes that the value at a target is not the one that may stay.
-func (h *ownership) noteWrite(is grafanaWrite) {
-	delete(h.left, is.at)
-	delete(h.forgotten, is.at)
-}
+func (h *contest) noteWrite(is grafanaWrite) { delete(h.left, is.at) }
 
 // What happens.
 
-func (h *ownership) actions() map[string]func(*rapid.T) {
+func (h *contest) actions() map[string]func(*rapid.T) {
 	actions := map[string]func(*rapid.T){
 		"create": func(*rapid.T) { h.create() },
 		"swap": func(*rapid.T) {
@@ -417,7 +383,7 @@ func (h *ownership) actions() map[string]func(*rapid.T) {
 			at := h.callCount() + rapid.IntRange(1, 6).Draw(h.r, "count")
 			done := false
 			h.hit(func(call string, count int) hit {
-				if done || what == "" && count < at || !strings.HasPrefix(call, what) || !promises.readsAgain && isReadOfOwner(call) {
+				if done || what == "" && count < at || !strings.HasPrefix(call, what) {
 					return none
 				}
 				done = true
@@ -438,22 +404,20 @@ func (h *ownership) actions() map[string]func(*rapid.T) {
 			h.pass(d)
 		},
 	}
-	if promises.latePosts {
-		actions["late POST"] = func(*rapid.T) {
-			h.hit(func(call string, count int) hit {
-				if len(h.late) == 0 && strings.HasPrefix(call, "Grafana POST") {
-					h.noteAt(count, "%s:", comesLate)
-					return comesLate
-				}
-				return none
-			})
-		}
-		actions["end of a late POST"] = func(*rapid.T) {
-			if len(h.late) == 0 {
-				h.r.Skip()
+	actions["late POST"] = func(*rapid.T) {
+		h.hit(func(call string, count int) hit {
+			if len(h.late) == 0 && strings.HasPrefix(call, "Grafana POST") {
+				h.noteAt(count, "%s:", comesLate)
+				return comesLate
 			}
-			h.endLate()
+			return none
+		})
+	}
+	actions["end of a late POST"] = func(*rapid.T) {
+		if len(h.late) == 0 {
+			h.r.Skip()
 		}
+		h.endLate()
 	}
 	for i := range 8 { // most of the time
 		actions[fmt.Sprint("reconcile ", i)] = func(*rapid.T) { h.reconcile() }
@@ -476,7 +440,7 @@ func (h *ownership) actions() map[string]func(*rapid.T) {
 }
 
 // rarely reports whether a rare step is to happen. If not, it has reconciled instead.
-func (h *ownership) rarely() bool {
+func (h *contest) rarely() bool {
 	if rapid.IntRange(0, 2).Draw(h.r, "rarely") == 0 {
 		return true
 	}
@@ -485,7 +449,7 @@ func (h *ownership) rarely() bool {
 }
 
 // reconcile delivers some events to the cache, in any order of their kinds, and reconciles some objects, in any order.
-func (h *ownership) reconcile() {
+func (h *contest) reconcile() {
 	for range rapid.IntRange(1, 3).Draw(h.r, "reconciles") {
 		if h.process.dead.Load() {
 			h.crash()
@@ -502,7 +466,7 @@ func (h *ownership) reconcile() {
 }
 
 // crash starts another process, whose cache may be late.
-func (h *ownership) crash() {
+func (h *contest) crash() {
 	if rapid.Bool().Draw(h.r, "behind") {
 		h.note("crash, and a cache that is behind")
 		h.restartBehind()
@@ -513,7 +477,7 @@ func (h *ownership) crash() {
 }
 
 // pick draws an object whose stored version passes.
-func (h *ownership) pick(what string, passes func(*v1alpha1.GrafanaSecureValue) bool) client.ObjectKey {
+func (h *contest) pick(what string, passes func(*v1alpha1.GrafanaSecureValue) bool) client.ObjectKey {
 	var found []client.ObjectKey
 	for _, key := range h.keys {
 		if passes(h.now(key)) {
@@ -527,7 +491,7 @@ func (h *ownership) pick(what string, passes func(*v1alpha1.GrafanaSecureValue) 
 }
 
 // nameFor draws a name. Namespaces prefer different ones: nearly every conflict would otherwise be with a foreign owner.
-func (h *ownership) nameFor(key client.ObjectKey) string {
+func (h *contest) nameFor(key client.ObjectKey) string {
 	names := []string{"one", "two", "one", "two", "three"}
 	if key.Namespace != worldNamespace {
 		names = []string{"three", "three", "three", "one", "two"}
@@ -536,7 +500,7 @@ func (h *ownership) nameFor(key client.ObjectKey) string {
 }
 
 // rotateNames gives each of the objects the name of the next one.
-func (h *ownership) rotateNames(keys []client.ObjectKey) {
+func (h *contest) rotateNames(keys []client.ObjectKey) {
 	var turned []string
 	for i := range keys {
 		turned = append(turned, h.now(keys[(i+1)%len(keys)]).SecureValueName())
@@ -547,7 +511,7 @@ func (h *ownership) rotateNames(keys []client.ObjectKey) {
 }
 
 // create makes an object that is not there.
-func (h *ownership) create() {
+func (h *contest) create() {
 	key := h.pick("object", func(sv *v1alpha1.GrafanaSecureValue) bool { return sv == nil })
 	sv := h.value(key.Name)
 	sv.Namespace, sv.Spec.ValueFrom.SecretKeyRef.Name = key.Namespace, key.Name
@@ -561,11 +525,11 @@ func (h *ownership) create() {
 	h.world.create(sv)
 }
 
-func (h *ownership) rename(key client.ObjectKey, name string) {
+func (h *contest) rename(key client.ObjectKey, name string) {
 	h.change(key, "rename to "+name, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = name })
 }
 
-func (h *ownership) delete(key client.ObjectKey) {
+func (h *contest) delete(key client.ObjectKey) {
 	if isAlive(h.now(key)) {
 		h.note("delete %s", key)
 		h.edited[key] = time.Now()
@@ -574,7 +538,7 @@ func (h *ownership) delete(key client.ObjectKey) {
 }
 
 // drawEdit draws an edit of an object or its Secret. It has no effect if the object is gone when it is called.
-func (h *ownership) drawEdit() func() {
+func (h *contest) drawEdit() func() {
 	key := h.pick("object", func(sv *v1alpha1.GrafanaSecureValue) bool { return sv != nil })
 	name := h.nameFor(key)
 	edit := func(what string, do func(*v1alpha1.GrafanaSecureValue)) func() {
@@ -601,14 +565,12 @@ func (h *ownership) drawEdit() func() {
 			h.must(h.api.Delete(context.Background(), secret)) //nolint:forbidigo // that of the property is of no bubble
 		},
 	}
-	for _, often := range []string{"rename", "delete", "mistype"} {
-		edits[often+" again"] = edits[often]
-	}
+	edits["rename again"], edits["delete again"] = edits["rename"], edits["delete"] // more often
 	return edits[rapid.SampledFrom(slices.Sorted(maps.Keys(edits))).Draw(h.r, "edit")]
 }
 
 // change edits an object, if it exists and the edit changes it.
-func (h *ownership) change(key client.ObjectKey, what string, do func(*v1alpha1.GrafanaSecureValue)) {
+func (h *contest) change(key client.ObjectKey, what string, do func(*v1alpha1.GrafanaSecureValue)) {
 	now := h.now(key)
 	if now == nil {
 		return
@@ -623,21 +585,21 @@ func (h *ownership) change(key client.ObjectKey, what string, do func(*v1alpha1.
 }
 
 // rotate creates the Secret of an object, or changes its content.
-func (h *ownership) rotate(key client.ObjectKey) {
+func (h *contest) rotate(key client.ObjectKey) {
 	h.contents++
 	h.note("rotate the Secret of %s", key)
 	h.secret(key.Namespace, key.Name, "key", fmt.Sprintf("canary-%d", h.contents))
 }
 
-func (h *ownership) hit(strike func(string, int) hit) {
+func (h *contest) hit(strike func(string, int) hit) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.strike = strike
 }
 
 // endLate has Grafana carry out a late POST, or not.
-func (h *ownership) endLate() {
-	carriedOut := rapid.Bool().Draw(h.r, "carried out")
+func (h *contest) endLate() {
+	carriedOut := time.Since(h.late[0].sent) < requestTimeout && rapid.Bool().Draw(h.r, "carried out")
 	at := h.late[0].at
 	h.note("late %s of %s by %s: %t", h.late[0].method, at, h.late[0].writer, carriedOut)
 	if h.endLatePost(carriedOut) && h.lateLeft[at] {
@@ -647,17 +609,17 @@ func (h *ownership) endLate() {
 }
 
 // endLateBefore ends the late POSTs that the core need not expect any more after that time.
-func (h *ownership) endLateBefore(d time.Duration) {
+func (h *contest) endLateBefore(d time.Duration) {
 	for len(h.late) > 0 && time.Since(h.late[0].sent)+d >= requestTimeout {
 		h.endLate()
 	}
 }
 
 // note adds a line to the journal, which a failure prints.
-func (h *ownership) note(format string, args ...any) { h.noteAt(h.callCount()+1, format, args...) }
+func (h *contest) note(format string, args ...any) { h.noteAt(h.callCount()+1, format, args...) }
 
 // noteAt adds a line to the journal before a call. Unlike note it may be called with the lock of the world.
-func (h *ownership) noteAt(call int, format string, args ...any) {
+func (h *contest) noteAt(call int, format string, args ...any) {
 	h.journal = append(h.journal, journalEntry{call, fmt.Sprintf(format, args...)})
 }
 
@@ -667,13 +629,8 @@ type journalEntry struct {
 	what string
 }
 
-// isReadOfOwner reports whether a call reads an object past the cache.
-func isReadOfOwner(call string) bool {
-	return strings.HasPrefix(call, "live GET") && strings.Contains(call, "GrafanaSecureValue")
-}
-
 // fail ends the history and prints it.
-func (h *ownership) fail(problems []string) {
+func (h *contest) fail(problems []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var told []string
@@ -692,7 +649,7 @@ func (h *ownership) fail(problems []string) {
 // What must be true in the end.
 
 // converge ends all faults, and compares Grafana with the specs.
-func (h *ownership) converge() {
+func (h *contest) converge() {
 	h.hit(nil)
 	h.meanwhile = nil
 	for len(h.late) > 0 {
@@ -719,7 +676,7 @@ func (h *ownership) converge() {
 }
 
 // require fails where there are problems that time does not solve.
-func (h *ownership) require(problems func() []string) {
+func (h *contest) require(problems func() []string) {
 	found := problems()
 	if len(found) > 0 {
 		h.settle()
@@ -741,12 +698,10 @@ func isSynced(sv *v1alpha1.GrafanaSecureValue) bool {
 }
 
 // problemOf returns what is wrong with an object at rest.
-func (h *ownership) problemOf(key client.ObjectKey) []string {
+func (h *contest) problemOf(key client.ObjectKey) []string {
 	sv := h.now(key)
 	switch {
 	case sv == nil, isAlive(sv) && isInConflict(sv):
-		return nil
-	case !isAlive(sv) && !promises.endsHandOvers && h.waitsForOwner(sv):
 		return nil
 	case !isAlive(sv):
 		return []string{fmt.Sprintf("%s is stuck: %s", key, status.Reason(sv.Status.Conditions))}
@@ -759,26 +714,8 @@ func (h *ownership) problemOf(key client.ObjectKey) []string {
 	return nil
 }
 
-// waitsForOwner reports whether an object waits for another one to release what that once handed over, and which that keeps.
-func (h *ownership) waitsForOwner(sv *v1alpha1.GrafanaSecureValue) bool {
-	owner, at := handedOverBy(sv)
-	other := h.now(owner)
-	return other != nil && isAlive(other) && isInConflict(other) && slices.Contains(claimsIn(other), at)
-}
-
-// wasHandedOver reports whether this object, or an earlier one of its name, once handed a target over to one that still exists.
-func (h *ownership) wasHandedOver(key client.ObjectKey, at string) bool {
-	return slices.ContainsFunc(h.keys, func(other client.ObjectKey) bool {
-		if h.now(other) == nil {
-			return false
-		}
-		owner, target := handedOverBy(h.now(other))
-		return owner == key && target == at
-	})
-}
-
 // problemAt returns what is wrong at a target at rest.
-func (h *ownership) problemAt(at string) []string {
+func (h *contest) problemAt(at string) []string {
 	stored, there := h.valueAt(at)
 	owner := h.ownerOf(stored)
 	var wanted []string
@@ -798,22 +735,23 @@ func (h *ownership) problemAt(at string) []string {
 	case isOwned, owner == nil, h.left[at] != "":
 		return nil
 	}
-	// An object in conflict keeps its old target.
-	if sv := h.now(*owner); isAlive(sv) && isInConflict(sv) && slices.Contains(claimsIn(sv), at) {
-		return nil
+	for _, key := range h.keys { // an object in conflict keeps its old target
+		if sv := h.now(key); isAlive(sv) && isInConflict(sv) && h.isToDelete(sv, at) {
+			return nil
+		}
 	}
 	return []string{fmt.Sprintf("orphan: %s of %s", at, owner)}
 }
 
 // clear deletes all objects, and looks for what they leave in Grafana.
-func (h *ownership) clear() {
+func (h *contest) clear() {
 	kept := map[string]bool{}
 	h.note("delete all")
 	for _, key := range h.keys {
 		if sv := h.now(key); sv != nil {
 			at := "default/" + sv.SecureValueName()
 			if isSynced(sv) && retains(sv) {
-				kept[at] = promises.endsHandOvers || !h.wasHandedOver(key, at)
+				kept[at] = true
 			}
 			h.remove(sv.DeepCopy())
 		}

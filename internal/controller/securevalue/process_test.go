@@ -3,8 +3,10 @@ package securevalue
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -44,10 +46,11 @@ type process struct {
 	client      client.Client
 	live        client.Client
 	controllers []reconcile.Reconciler // in the order in which they were added: connections first
-	values      *Controller
+	values      *Reconciler
 
 	at    item      // what is worked on
 	began time.Time // when that began
+	stop  func()    // tells the manager to stop in the middle of that
 
 	mu      sync.Mutex
 	queue   []item
@@ -73,7 +76,7 @@ func (w *world) restart() {
 		for _, list := range []client.ObjectList{&corev1.SecretList{}, &v1alpha1.GrafanaConnectionList{}, &v1alpha1.GrafanaSecureValueList{}} {
 			w.must(w.api.List(context.Background(), list)) //nolint:forbidigo // a process ends by its death
 			w.must(meta.EachListItem(list, func(o runtime.Object) error {
-				p.show(itemOf(o.(client.Object)), o.(client.Object)) //nolint:forcetypeassert // as each item of a list of objects
+				p.show(itemOf(o.(client.Object)), o.(client.Object)) // as each item of a list of objects
 				return nil
 			}))
 		}
@@ -137,6 +140,9 @@ func (p *process) counted() interceptor.Funcs {
 		case none, crashAfter, answerLost, comesLate:
 		}
 		err := do()
+		if err != nil && strings.Contains(err.Error(), "test failed") { // as the API server answers where a test of a JSON patch fails
+			err = apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+		}
 		switch befalls {
 		case crashAfter:
 			p.dead.Store(true)
@@ -165,7 +171,7 @@ func (p *process) counted() interceptor.Funcs {
 	}
 }
 
-// deliver tells the process of everything that has changed.
+// deliver has the process see everything that has changed.
 func (w *world) deliver() {
 	w.t.Helper()
 	for w.deliverNext(0) {
@@ -215,7 +221,7 @@ func (p *process) addConnections() {
 	}
 }
 
-// work looks at one object that is queued, or due by now. It reports false where there is none.
+// work reconciles one object that is queued, or due by now. It reports false where there is none.
 func (p *process) work() bool {
 	it, ok := p.next()
 	if !ok {
@@ -226,11 +232,15 @@ func (p *process) work() bool {
 			panic(r)
 		}
 	}()
+	p.world.mu.Lock() // a call to Grafana of the reconcile before may not have ended there
 	p.at, p.began = it, time.Now()
+	p.world.mu.Unlock()
 	if p.world.begins != nil {
 		p.world.begins()
 	}
-	ctx := ctrl.LoggerInto(context.Background(), logr.Discard()) //nolint:forbidigo // a process ends by its death
+	ctx, cancel := context.WithCancel(ctrl.LoggerInto(context.Background(), logr.Discard())) //nolint:forbidigo // a process ends by its death
+	defer cancel()
+	p.stop = cancel
 	result, err := p.controllers[it.kind].Reconcile(ctx, reconcile.Request{NamespacedName: it.key})
 	after := result.RequeueAfter
 	if err != nil {
@@ -277,14 +287,15 @@ func (p *process) nextDue() (time.Time, bool) {
 	return first, !first.IsZero()
 }
 
-// wakes is the queue into which the gates hand objects back.
+// wakes is the queue of a controller.
 type wakes struct {
 	workqueue.TypedRateLimitingInterface[reconcile.Request] // what is not needed panics
 
 	process *process
+	kind    kind
 }
 
-func (q wakes) Add(req reconcile.Request) { q.process.add(item{kindValue, req.NamespacedName}) }
+func (q wakes) Add(req reconcile.Request) { q.process.add(item{q.kind, req.NamespacedName}) }
 
 // The manager, as far as the controllers ask for it.
 
@@ -314,7 +325,7 @@ type silent struct {
 
 func (silent) Eventf(runtime.Object, runtime.Object, string, string, string, string, ...any) {}
 
-// cache shows the objects that it was told of.
+// cache shows the objects as the last delivered events have them.
 type cache struct {
 	objects map[item]client.Object
 	indexes map[kind]map[string]client.IndexerFunc // by field
@@ -412,6 +423,10 @@ func (c *cache) Get(_ context.Context, key client.ObjectKey, into client.Object,
 
 func (c *cache) List(_ context.Context, list client.ObjectList, opts ...client.ListOption) error {
 	options := (&client.ListOptions{}).ApplyOptions(opts)
+	if options.Continue != "" {
+		return errors.New("continue list option is not supported by the cache")
+	}
+	list.SetContinue("continue-not-supported") // as that of controller-runtime
 	var found []runtime.Object
 	objects := c.objects
 	if options.FieldSelector != nil {

@@ -1,16 +1,142 @@
 package securevalue
 
 import (
-	"slices"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"sigs.k8s.io/controller-runtime/pkg/event"
+
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
 
-func TestReleasedNames(t *testing.T) {
+func TestDeparture(t *testing.T) {
+	one := []*v1alpha1.GrafanaSecureValue{{}}
+	for name, row := range map[string]struct {
+		reason string
+		is     departure
+		want   step
+	}{
+		"gone": {
+			"nothing is there to be deleted",
+			departure{},
+			forget,
+		},
+		"ours": {
+			"the last object that leaves it deletes it",
+			departure{found: true, label: ownership.Self},
+			remove,
+		},
+		"ours, with the retain label of an earlier policy": {
+			"the policy of now decides",
+			departure{found: true, label: ownership.Self, retained: true},
+			remove,
+		},
+		"ours, by another address of the wanted one": {
+			"it is the value that the move has written",
+			departure{found: true, label: ownership.Self, moved: true},
+			forget,
+		},
+		"ours, claimed by a successor": {
+			"Grafana is never without a value in a hand-over",
+			departure{found: true, label: ownership.Self, claimed: true, unclaimed: one},
+			forget,
+		},
+		"ours, named by a successor": {
+			"it is given time to claim",
+			departure{found: true, label: ownership.Self, unclaimed: one},
+			waitForSuccessor,
+		},
+		"ours, named by a successor that had its time": {
+			"it cannot keep the value for ever",
+			departure{found: true, label: ownership.Self, unclaimed: one, late: true},
+			remove,
+		},
+		"of one that is gone": {
+			"it was left to this object, which never wrote it",
+			departure{found: true, label: ownership.Sibling},
+			remove,
+		},
+		"of one that is gone, claimed by a successor": {
+			"as ours",
+			departure{found: true, label: ownership.Sibling, claimed: true},
+			forget,
+		},
+		"of one that is gone, retained": {
+			"what was retained is deleted by nobody that never wrote it",
+			departure{found: true, label: ownership.Sibling, retained: true},
+			forget,
+		},
+		"of one that names and owns it": {
+			"what another object owns is never deleted",
+			departure{found: true, label: ownership.Sibling, ownerNames: true, ownerLists: true, unclaimed: one},
+			forget,
+		},
+		"of one that names it again": {
+			"it must claim it again, or it would delete nothing later",
+			departure{found: true, label: ownership.Sibling, ownerNames: true},
+			waitForOwner,
+		},
+		"of one that names it again, and had its time": {
+			"what another object names is never deleted",
+			departure{found: true, label: ownership.Sibling, ownerNames: true, ownerLate: true},
+			forget,
+		},
+		"of one that leaves it": {
+			"it deletes it itself, after its own move",
+			departure{found: true, label: ownership.Sibling, ownerLists: true},
+			waitForOwner,
+		},
+		"of one that leaves it, and had its time": {
+			"it still lists it, and will delete it",
+			departure{found: true, label: ownership.Sibling, ownerLists: true, ownerLate: true},
+			forget,
+		},
+		"of one that leaves it, retained": {
+			"it will not delete it either",
+			departure{found: true, label: ownership.Sibling, ownerLists: true, retained: true},
+			forget,
+		},
+		"nobody's":                     {"what is not ours is never deleted", departure{found: true, label: ownership.Nobody}, forget},
+		"of another cluster":           {"what is not ours is never deleted", departure{found: true, label: ownership.OtherCluster}, forget},
+		"of another namespace":         {"what is not ours is never deleted", departure{found: true, label: ownership.Foreign}, forget},
+		"managed by Grafana or a tool": {"deleting it would break that", departure{found: true, label: ownership.Managed}, forget},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := row.is.decide(); got != row.want {
+				t.Errorf("%s, want %s: %s", got, row.want, row.reason)
+			}
+		})
+	}
+}
+
+func TestPatienceIsCountedFromTheLastEditOfAPerson(t *testing.T) {
+	r := &Reconciler{now: func() time.Time { return testTime }}
+	field := func(manager string, ago time.Duration) metav1.ManagedFieldsEntry {
+		return metav1.ManagedFieldsEntry{Manager: manager, Time: &metav1.Time{Time: testTime.Add(-ago)}}
+	}
+	for name, row := range map[string]struct {
+		created time.Duration // ago
+		fields  []metav1.ManagedFieldsEntry
+		want    time.Duration
+	}{
+		"new":                     {want: patience},
+		"made a while ago":        {created: 20 * time.Second, want: 40 * time.Second},
+		"edited since":            {created: time.Hour, fields: []metav1.ManagedFieldsEntry{field("kubectl", 50*time.Second)}, want: 10 * time.Second},
+		"patched by us":           {created: time.Hour, fields: []metav1.ManagedFieldsEntry{field(FieldManager, 0)}, want: patience - time.Hour},
+		"edited by a clock ahead": {created: -time.Hour, want: patience},
+	} {
+		sv := &v1alpha1.GrafanaSecureValue{}
+		sv.CreationTimestamp, sv.ManagedFields = metav1.Time{Time: testTime.Add(-row.created)}, row.fields
+		if got := r.untilPatienceEnds(sv); got != row.want {
+			t.Errorf("%s: %s, want %s", name, got, row.want)
+		}
+	}
+}
+
+func TestUsageChanged(t *testing.T) {
 	object := func(name string, change ...func(*v1alpha1.GrafanaSecureValue)) *v1alpha1.GrafanaSecureValue {
 		sv := &v1alpha1.GrafanaSecureValue{}
 		sv.Namespace, sv.Name, sv.Spec.ConnectionRef, sv.Spec.Name = testObject.Namespace, testObject.Name, testRef, name
@@ -19,88 +145,39 @@ func TestReleasedNames(t *testing.T) {
 		}
 		return sv
 	}
-	holding := func(name string) func(*v1alpha1.GrafanaSecureValue) {
+	owns := func(name string) func(*v1alpha1.GrafanaSecureValue) {
 		return func(sv *v1alpha1.GrafanaSecureValue) {
 			sv.Status.Targets = append(sv.Status.Targets, v1alpha1.TargetStatus{Connection: testRef, Namespace: "default", Name: name})
 		}
 	}
-	intending := func(name string) func(*v1alpha1.GrafanaSecureValue) {
+	pends := func(name string) func(*v1alpha1.GrafanaSecureValue) {
 		return func(sv *v1alpha1.GrafanaSecureValue) {
-			p := place{connection: testRef, namespace: "default", name: name}
-			metav1.SetMetaDataAnnotation(&sv.ObjectMeta, v1alpha1.AnnotationIntent, p.String())
+			metav1.SetMetaDataAnnotation(&sv.ObjectMeta, v1alpha1.AnnotationPendingTargets,
+				ownership.Target{Connection: testRef, Namespace: "default", Name: name}.String())
 		}
 	}
-	deleting := func(sv *v1alpha1.GrafanaSecureValue) { sv.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)} }
-	lost := func(sv *v1alpha1.GrafanaSecureValue) {
-		sv.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Reason: v1alpha1.ReasonNameConflict}}
-	}
-	inheriting := func(name string) func(*v1alpha1.GrafanaSecureValue) {
-		return func(sv *v1alpha1.GrafanaSecureValue) {
-			about := intent{place: place{connection: testRef, namespace: "default", name: name}, from: "former"}
-			metav1.SetMetaDataAnnotation(&sv.ObjectMeta, v1alpha1.AnnotationIntent, about.String())
-		}
-	}
+	deleting := func(sv *v1alpha1.GrafanaSecureValue) { sv.DeletionTimestamp = &metav1.Time{Time: testTime} }
+	suspended := func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Suspend = true }
 	elsewhere := func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.ConnectionRef.Name = "other" }
 
 	for name, row := range map[string]struct {
 		before, after *v1alpha1.GrafanaSecureValue
-		want          []string
+		changed       bool
 	}{
-		"nothing":                           {object("x", holding("x")), object("x", holding("x")), nil},
-		"wants another name, holds the old": {object("x", holding("x")), object("y", holding("x")), nil},
-		"lets go of the old name":           {object("y", holding("x")), object("y", holding("y")), []string{"x"}},
-		"another connection, same name":     {object("x", holding("x")), object("x", elsewhere), []string{"x"}},
-		"never came to write":               {object("x"), nil, nil},
-		"an intent is replaced":             {object("y", intending("x")), object("y", intending("y")), []string{"x"}},
-		"begins to be deleted":              {object("y", holding("x")), object("y", holding("x"), deleting), []string{"x"}},
-		"goes on being deleted":             {object("x", holding("x"), deleting), object("x", holding("x"), deleting), nil},
-		"finds it taken":                    {object("x", intending("x")), object("x", intending("x"), lost), nil},
-		"goes, and had found it taken":      {object("x", intending("x"), lost), nil, nil},
-		"goes, and was left it":             {object("x", inheriting("x"), lost), nil, []string{"x"}},
-		"goes, and has lost it":             {object("x", holding("x"), lost), nil, []string{"x"}},
-		"is gone":                           {object("x", holding("x"), intending("z"), deleting), nil, []string{"x", "z"}},
+		"nothing":                       {object("x", owns("x")), object("x", owns("x")), false},
+		"names another, owns the old":   {object("x", owns("x")), object("y", owns("x")), true},
+		"released the old one":          {object("y", owns("x")), object("y", owns("y")), true},
+		"another connection, same name": {object("x", owns("x")), object("x", owns("x"), elsewhere), true},
+		"claimed it":                    {object("x"), object("x", pends("x")), true},
+		"wrote what was pending":        {object("x", pends("x")), object("x", pends("x"), owns("x")), false},
+		"begins to be deleted":          {object("y", owns("x")), object("y", owns("x"), deleting), true},
+		"goes on being deleted":         {object("x", owns("x"), deleting), object("x", owns("x"), deleting), false},
+		"is suspended":                  {object("x"), object("x", suspended), true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := releasedNames(row.before, row.after); !slices.Equal(got, row.want) {
-				t.Errorf("released %q, want %q", got, row.want)
-			}
-		})
-	}
-}
-
-func TestMayClaim(t *testing.T) {
-	lost := []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonNameConflict}}
-	waits := []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonSecretNotFound}}
-	for name, row := range map[string]struct {
-		observed   int64
-		conditions []metav1.Condition
-		recorded   bool
-		token      string
-		want       bool
-	}{
-		"never looked at":                  {observed: -1, want: true},
-		"was waiting for its Secret":       {observed: 1, conditions: waits, want: true},
-		"found it taken":                   {observed: 1, conditions: lost, want: false},
-		"found it taken, and was edited":   {observed: 0, conditions: lost, want: true},
-		"holds it":                         {observed: 1, recorded: true, want: false},
-		"lost it":                          {observed: 1, conditions: lost, recorded: true, want: false},
-		"lost it, then lost its Secret":    {observed: 1, conditions: waits, recorded: true, want: false},
-		"lost it, and was edited":          {observed: 0, conditions: lost, recorded: true, want: true},
-		"lost it, and is to sync now":      {observed: 1, conditions: lost, recorded: true, token: "1", want: true},
-		"lost it, and has answered before": {observed: 1, conditions: lost, recorded: true, token: "answered", want: false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			sv := &v1alpha1.GrafanaSecureValue{}
-			sv.Generation, sv.Status.ObservedGeneration, sv.Status.Conditions = 1, row.observed, row.conditions
-			sv.Status.LastSyncNow = "answered"
-			if row.recorded {
-				sv.Status.Targets = []v1alpha1.TargetStatus{*recorded()}
-			}
-			if row.token != "" {
-				metav1.SetMetaDataAnnotation(&sv.ObjectMeta, v1alpha1.AnnotationSyncNow, row.token)
-			}
-			if got := remembered(sv, testPlace).mayClaim; got != row.want {
-				t.Errorf("mayClaim = %t, want %t", got, row.want)
+			r := &Reconciler{now: time.Now}
+			if got := r.usageChanged(event.UpdateEvent{ObjectOld: row.before, ObjectNew: row.after}); got != row.changed {
+				t.Errorf("changed: %t, want %t", got, row.changed)
 			}
 		})
 	}

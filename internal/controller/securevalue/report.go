@@ -3,6 +3,7 @@ package securevalue
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -22,112 +23,145 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/metrics"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
 
-// report writes what a look came to into the status, if that changes it, and only then tells of it in events and the log.
-// It is the only writer of status.
-func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, done *progress, err error) (ctrl.Result, error) {
-	next := sv.DeepCopy()
-	next.Status.Targets = done.targets
-	next.Status.LastSyncNow = cmp.Or(done.answered, next.Status.LastSyncNow)
-	verdict, known := verdictOf(sv, done, err)
-	if known {
-		verdict.Apply(&next.Status.Conditions, sv.Generation)
-		next.Status.ObservedGeneration = sv.Generation
-	}
-	letGo := !sv.DeletionTimestamp.IsZero() && err == nil
-	if !letGo && !equality.Semantic.DeepEqual(sv.Status, next.Status) {
-		old := sv.DeepCopy()
-		patchErr := r.patchStatus(ctx, sv, next)
-		if sv.DeletionTimestamp.IsZero() && (apierrors.IsNotFound(patchErr) || apierrors.IsInvalid(patchErr)) {
-			present := &v1alpha1.GrafanaSecureValue{}
-			switch err := r.live.Get(ctx, keyOf(sv), present); {
-			case apierrors.IsNotFound(err):
-				return r.giveUpVanished(ctx, next, nil)
-			case err == nil && present.UID != sv.UID:
-				_, err := r.giveUpVanished(ctx, next, present)
-				return ctrl.Result{RequeueAfter: status.StaleDelay}, err
-			}
-		}
-		if client.IgnoreNotFound(patchErr) != nil {
-			return ctrl.Result{}, patchErr
-		}
-		if known {
-			r.announceReason(ctx, sv, status.Reason(old.Status.Conditions), verdict)
-		}
-	}
-	if done.concluded != nil {
-		done.concluded()
-	}
-	r.announce(ctx, sv, done)
-	if known {
-		r.changes.reported(keyOf(sv))
-	}
-	return resultOf(err, known)
-}
+// maxMerges bounds how often a status is merged into a newer version of the object.
+const maxMerges = 5
 
-// giveUpVanished gives up what an object holds that was gone before its status could be written; nil is none. The API server can
-// remove an object at once although our finalizer has just been put on it, where both happen at the same time. What a successor, an
-// object of the same name and so of the same marks, holds or wants is left to that. There is nobody to report on: what
-// cannot be given up yet is kept in memory. An error is one of the Kubernetes API.
-func (r *Reconciler) giveUpVanished(ctx context.Context, gone, successor *v1alpha1.GrafanaSecureValue) (ctrl.Result, error) {
-	if gone == nil {
-		return ctrl.Result{}, nil
-	}
-	gone.DeletionTimestamp = &metav1.Time{Time: r.now()}
-	if successor != nil {
-		claims := claimsOf(successor)
-		gone.Status.Targets = slices.DeleteFunc(gone.Status.Targets, func(t v1alpha1.TargetStatus) bool {
-			return slices.Contains(claims, claim{connection.IDOf(t.Connection, gone.Namespace), t.Name})
-		})
-		if p := intentOf(gone).place; slices.Contains(claims, claim{connection.IDOf(p.connection, gone.Namespace), p.name}) {
-			delete(gone.Annotations, v1alpha1.AnnotationIntent)
-		}
-	}
-	done := progressOf(gone)
-	err := r.giveUp(ctx, gone, heldPlaces(gone), false, done)
-	gone.Status.Targets = done.targets
-	r.announce(ctx, gone, done)
-	if err == nil {
-		r.memory.unbury(gone)
-		return ctrl.Result{}, nil
-	}
-	if !r.memory.bury(gone) {
-		ctrl.LoggerFrom(ctx).Error(err, "An object that vanished in spite of its finalizer may have left a secure value in Grafana")
-	}
-	_, known := classify(err)
-	return resultOf(err, known)
-}
+// maxNoteBytes is what the API server takes as the note of an event.
+const maxNoteBytes = 1024
 
-// verdictOf returns what to say of the object. It reports false where nothing new is known.
-func verdictOf(sv *v1alpha1.GrafanaSecureValue, done *progress, err error) (status.Verdict, bool) {
-	if err != nil {
-		return classify(err)
-	}
-	message := done.ready
-	if message == "" {
-		if ready := meta.FindStatusCondition(sv.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
-			message = ready.Message
-		}
-	}
-	return status.Verdict{Class: status.None, Reason: v1alpha1.ReasonSynced, Message: message}, true
-}
-
-// keyDelay is how long an object waits for the fingerprint key before it is looked at again.
+// keyDelay is how long an object waits for the fingerprint key.
 const keyDelay = 5 * time.Second
 
-// errNoted says that the status must be written before anything else is done, and the object looked at again at once.
-var errNoted = errors.New("a place was noted in status")
+// report writes what a reconcile found into the status, if that changes it, and only then tells it in events and the log. It is the only
+// writer of status.
+func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, rec *record, err error) (ctrl.Result, error) {
+	condition, known := conditionOf(sv, rec, err)
+	if ended := !sv.DeletionTimestamp.IsZero() && err == nil; !ended {
+		old := status.Reason(sv.Status.Conditions)
+		changed, writeErr := r.writeStatus(ctx, sv, rec, condition, known)
+		switch {
+		case apierrors.IsNotFound(writeErr):
+			r.releaseVanished(ctx, sv, rec)
+		case errors.Is(writeErr, errChanged):
+			err, known = writeErr, false
+		case writeErr != nil:
+			r.announce(ctx, sv, rec)
+			return r.result(keyOf(sv), writeErr)
+		}
+		if changed && known {
+			r.announceReason(ctx, sv, old, condition)
+		}
+		if drift, ok := errors.AsType[*driftError](err); ok && known && old != condition.Reason {
+			metrics.Drift(string(drift.kind))
+		}
+		if dropErr := r.dropPending(ctx, sv, rec); err == nil && dropErr != nil {
+			err = dropErr
+		}
+	}
+	r.conclude(sv, rec, err)
+	r.announce(ctx, sv, rec)
+	if known {
+		r.memory.reported(keyOf(sv))
+	}
+	return r.result(keyOf(sv), err)
+}
 
-// resultOf says when to look again. What a watch or the connection's gate brings back is not asked for a second time.
-func resultOf(err error, known bool) (ctrl.Result, error) {
+// conditionOf returns what to say of the object. It reports false where nothing new is known, which includes that an old target is not
+// released yet.
+func conditionOf(sv *v1alpha1.GrafanaSecureValue, rec *record, err error) (status.Condition, bool) {
+	if err != nil {
+		e := status.Of(err)
+		if e == nil || errors.As(err, new(*unreportedError)) {
+			return status.Condition{}, false
+		}
+		return e.Condition, true
+	}
+	message := rec.message
+	if ready := meta.FindStatusCondition(sv.Status.Conditions, v1alpha1.ConditionReady); message == "" && ready != nil {
+		message = ready.Message
+	}
+	return status.Condition{Class: status.None, Reason: v1alpha1.ReasonSynced, Message: message}, true
+}
+
+// writeStatus writes the status, if it changes, in one patch that the API server refuses where the object has changed. Then what was
+// written to Grafana is merged into the newer version; where something was released, that must be decided again, and errChanged is returned.
+func (r *Reconciler) writeStatus(
+	ctx context.Context, sv *v1alpha1.GrafanaSecureValue, rec *record, condition status.Condition, known bool,
+) (changed bool, err error) {
+	generation, uid := sv.Generation, sv.UID
+	for range maxMerges {
+		next := sv.DeepCopy()
+		next.Status.Targets = rec.targets
+		next.Status.LastSyncNow = cmp.Or(rec.answered, next.Status.LastSyncNow)
+		if known && next.Status.ObservedGeneration <= generation {
+			condition.Apply(&next.Status.Conditions, generation)
+			next.Status.ObservedGeneration = generation
+		}
+		if equality.Semantic.DeepEqual(sv.Status, next.Status) {
+			return changed, err
+		}
+		patchErr := r.patchStatus(ctx, sv, next)
+		if patchErr == nil {
+			return true, err
+		}
+		if !apierrors.IsInvalid(patchErr) && !apierrors.IsConflict(patchErr) { // a test of a JSON patch that fails is Invalid
+			return false, patchErr
+		}
+		newer, getErr := r.get(ctx, keyOf(sv))
+		switch {
+		case getErr != nil:
+			return false, getErr
+		case newer == nil || newer.UID != uid:
+			return false, apierrors.NewNotFound(v1alpha1.GroupVersion.WithResource("grafanasecurevalues").GroupResource(), sv.Name)
+		case newer.ResourceVersion == sv.ResourceVersion:
+			return false, patchErr
+		}
+		newer.DeepCopyInto(sv)
+		if len(rec.released) > 0 {
+			known, err = false, errChanged
+		}
+		rec.onto(newer)
+	}
+	return false, errChanged
+}
+
+// patchStatus makes the status of sv the changed one. The patch tests UID and resourceVersion.
+func (r *Reconciler) patchStatus(ctx context.Context, sv, changed *v1alpha1.GrafanaSecureValue) error {
+	data, err := json.Marshal([]map[string]any{
+		{"op": "test", "path": "/metadata/uid", "value": sv.UID},
+		{"op": "test", "path": "/metadata/resourceVersion", "value": sv.ResourceVersion},
+		{"op": "add", "path": "/status", "value": changed.Status},
+	})
+	if err != nil {
+		return err
+	}
+	return r.patch(ctx, sv, client.RawPatch(types.JSONPatchType, data), true)
+}
+
+// result says when to reconcile again. What an event or the limiter triggers is not asked for a second time.
+func (r *Reconciler) result(key types.NamespacedName, err error) (ctrl.Result, error) {
+	if wait, ok := errors.AsType[*waitError](err); ok {
+		return ctrl.Result{RequeueAfter: max(wait.after, requeueSoon)}, nil
+	}
+	e, ok := errors.AsType[*status.Error](err)
 	switch {
-	case known, errors.Is(err, connection.ErrParked):
+	case err == nil || ok && e.Retry != status.Time && e.Retry != status.Elsewhere:
+		r.retries.Forget(key)
+		r.rechecks.Forget(key)
 		return ctrl.Result{}, nil
-	case errors.Is(err, errNoted):
-		return ctrl.Result{RequeueAfter: time.Nanosecond}, nil
-	case apierrors.IsConflict(err):
-		return ctrl.Result{RequeueAfter: status.StaleDelay}, nil
+	case ok && e.Retry == status.Time:
+		return ctrl.Result{RequeueAfter: r.retries.When(key)}, nil
+	case ok && e.Retry == status.Elsewhere:
+		return ctrl.Result{RequeueAfter: r.rechecks.When(key)}, nil
+	case ok, errors.Is(err, connection.ErrQueued):
+		return ctrl.Result{}, nil
+	case errors.Is(err, connection.ErrTaken):
+		return ctrl.Result{RequeueAfter: takenDelay}, nil
+	case errors.Is(err, errChanged), errors.Is(err, connection.ErrBusy), apierrors.IsConflict(err):
+		return ctrl.Result{RequeueAfter: requeueSoon}, nil
 	case errors.Is(err, fingerprint.ErrNotLoaded):
 		return ctrl.Result{RequeueAfter: keyDelay}, nil
 	default:
@@ -135,85 +169,194 @@ func resultOf(err error, known bool) (ctrl.Result, error) {
 	}
 }
 
-// announceReason tells of a change of Ready's reason, where it is for the worse, or begins or ends a pause, in the log too.
-func (r *Reconciler) announceReason(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, old string, verdict status.Verdict) {
-	if old == verdict.Reason {
+// conclude remembers what was found of drift, once status says it.
+func (r *Reconciler) conclude(sv *v1alpha1.GrafanaSecureValue, rec *record, err error) {
+	key := keyOf(sv)
+	wrote := rec.asked && slices.ContainsFunc(rec.changes, change.isWrite)
+	switch {
+	case rec.asked, errors.As(err, new(*driftError)):
+		r.connections.Asked(key)
+	}
+	switch {
+	case rec.drift != "":
+		r.memory.corrected(key, r.now())
+	case wrote:
+		r.memory.wroteOwn(key)
+	}
+	if rec.message == "" {
+		return
+	}
+	if at := r.memory.arrived(key); !at.IsZero() && wrote {
+		metrics.Propagated(r.now().Sub(at))
+	}
+}
+
+// announceReason tells a change of Ready's reason that is for the worse, or begins or ends a pause.
+func (r *Reconciler) announceReason(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, old string, condition status.Condition) {
+	if old == condition.Reason {
 		return
 	}
 	if old == v1alpha1.ReasonSuspended {
-		r.recorder.Eventf(sv, nil, corev1.EventTypeNormal, "Resumed", "Sync", "spec.suspend is not true any more")
+		r.recorder.Eventf(sv, nil, corev1.EventTypeNormal, "Resumed", "Sync", "spec.suspend is no longer true")
 	}
-	if verdict.Class == status.None {
+	if condition.Class == status.None {
 		return
 	}
-	ctrl.LoggerFrom(ctx).Info("Reason of Ready changed", "reason", verdict.Reason, "message", verdict.Message)
+	ctrl.LoggerFrom(ctx).Info("Reason of Ready changed", "reason", condition.Reason, "message", condition.Message)
 	eventType := corev1.EventTypeWarning
-	if verdict.Class == status.Paused {
+	if condition.Class == status.Paused {
 		eventType = corev1.EventTypeNormal
 	}
-	r.recorder.Eventf(sv, nil, eventType, verdict.Reason, "Sync", "%s", verdict.Message)
+	r.recorder.Eventf(sv, nil, eventType, condition.Reason, "Sync", "%s", condition.Message)
 }
 
-// announce tells of each write to Grafana, once.
-func (r *Reconciler) announce(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, done *progress) {
-	for _, d := range done.did {
-		if d.isWrite() {
-			metrics.Written(d.cause())
-		}
-		if d.drift != "" {
-			metrics.Drift(string(d.drift))
-		}
-		note := fmt.Sprintf("Secure value %s in Grafana namespace %s", d.place.name, d.place.namespace)
-		if d.version != 0 {
-			note += fmt.Sprintf(", version %d", d.version)
-		}
-		if d.heir != "" {
-			note += fmt.Sprintf(", left to GrafanaSecureValue %s", d.heir)
+// announce tells each write to Grafana, once, in an event, the log and metrics.
+func (r *Reconciler) announce(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, rec *record) {
+	for _, c := range rec.changes {
+		if c.isWrite() {
+			metrics.Written(c.cause)
 		}
 		eventType := corev1.EventTypeNormal
-		if d.drift != "" {
+		if c.drift != "" {
+			metrics.Drift(string(c.drift))
 			eventType = corev1.EventTypeWarning
-			note += fmt.Sprintf(": it was %s by somebody else", d.drift)
 		}
-		if d.bare {
-			note += ": Grafana did not keep its labels"
+		r.recorder.Eventf(sv, nil, eventType, string(c.kind), "Sync", "%s", c.note(rec.remarks))
+		what := []any{
+			"connectionKind", c.target.Connection.Kind, "connection", c.target.Connection.Name, "grafanaNamespace", c.target.Namespace,
+			"secureValue", c.target.Name, "cause", c.cause,
 		}
-		r.recorder.Eventf(sv, nil, eventType, string(d.what), "Sync", "%s", note)
-		r.log(ctx, sv, d)
-	}
-	wrote := slices.ContainsFunc(done.did, deed.isWrite)
-	if wrote && len(done.notes) > 0 { // one event: several with one reason would be counted as one, with the words of one
-		r.recorder.Eventf(sv, nil, corev1.EventTypeWarning, v1alpha1.ReasonSynced, "Sync", "Synced, but %s", strings.Join(done.notes, "; "))
+		if c.isWrite() {
+			what = append(what, "version", c.version)
+		}
+		ctrl.LoggerFrom(ctx).Info(string(c.kind)+" secure value", what...)
 	}
 }
 
-// log has one line for each write to Grafana. A version is there where one was made.
-func (r *Reconciler) log(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, d deed) {
-	keysAndValues := []any{
-		"connectionKind", d.place.connection.Kind, "connection", d.place.connection.Name,
-		"grafanaNamespace", d.place.namespace, "secureValue", d.place.name,
+// note is the text of the event.
+func (c change) note(remarks []string) string {
+	version := ""
+	if c.isWrite() && c.version != 0 {
+		version = fmt.Sprintf(" to version %d", c.version)
 	}
+	if c.kind == created || c.kind == adopted {
+		version = strings.Replace(version, "to", "at", 1)
+	}
+	note := fmt.Sprintf("%s secure value %s%s in %s", c.kind, c.target.Name, version, c.target.Namespace)
 	switch {
-	case d.isWrite():
-		keysAndValues = append(keysAndValues, "cause", d.cause(), "version", d.version)
-	case d.bare:
-		keysAndValues = append(keysAndValues, "cause", "labels_not_kept")
-	case sv.DeletionTimestamp.IsZero():
-		keysAndValues = append(keysAndValues, "cause", "moved")
-	default:
-		keysAndValues = append(keysAndValues, "cause", "deleted")
+	case c.kind == moved:
+		note = fmt.Sprintf("Moved secure value %s in %s to %s in %s", c.from.Name, c.from.Namespace, c.target.Name, c.target.Namespace)
+	case c.kind == driftCorrected:
+		note = fmt.Sprintf("Corrected secure value %s%s in %s, which was %s by another writer", c.target.Name, version, c.target.Namespace, c.drift)
+	case c.cause == causeLabels:
+		note += ", because Grafana did not keep its labels"
 	}
-	if d.heir != "" {
-		keysAndValues = append(keysAndValues, "heir", d.heir)
+	if more := ". " + strings.Join(remarks, " "); c.isWrite() && len(remarks) > 0 && len(note)+len(more) <= maxNoteBytes {
+		note += more // the message of Ready has them in any case
 	}
-	ctrl.LoggerFrom(ctx).Info(string(d.what)+" secure value", keysAndValues...)
+	return note
 }
 
 // readyMessage is the message of Ready=True.
-func readyMessage(t v1alpha1.TargetStatus, notes []string) string {
+func readyMessage(t v1alpha1.TargetStatus, remarks []string) string {
 	message := fmt.Sprintf("Key %q of Secret %q is in Grafana as secure value %q.", t.Source.Key, t.Source.Name, t.Name)
-	if len(notes) > 0 {
-		message += " But " + strings.Join(notes, "; ") + "."
+	return strings.Join(append([]string{message}, remarks...), " ")
+}
+
+// watch is an error that the change of something watched ends.
+func watch(reason, format string, args ...any) error {
+	return status.Errorf(status.Watch, reason, format, args...)
+}
+
+// here is an error that a person ends by an edit of the object or its Secret.
+func here(reason, format string, args ...any) error {
+	return status.Errorf(status.Here, reason, format, args...)
+}
+
+func invalidSpec(format string, args ...any) error {
+	return here(v1alpha1.ReasonInvalidSpec, format, args...)
+}
+
+func notAllowed(conn v1alpha1.Connection, namespace string) error {
+	return status.Errorf(status.Elsewhere, v1alpha1.ReasonConnectionNotAllowed, "%s %q does not allow namespace %q. Ask its owner to allow it in spec.allowedNamespaces, or use another connection.", conn.ConnectionKind(), conn.GetName(), namespace)
+}
+
+// errSuspended says that nothing is to be done, on purpose.
+var errSuspended = status.Errorf(status.Paused, v1alpha1.ReasonSuspended,
+	"spec.suspend is true: nothing is read or written until it is false again, except to delete this object.")
+
+// errStillThere says that Grafana shows a value that it said to have deleted.
+var errStillThere = status.Errorf(status.Time, v1alpha1.ReasonGrafanaUnavailable,
+	"Grafana still shows the secure value that it said to have deleted. The operator retries automatically.")
+
+// labelsNotKept says that the value cannot be told from those of others.
+func labelsNotKept(want *desired) error {
+	return status.Errorf(status.Elsewhere, v1alpha1.ReasonLabelsNotKept, "Grafana does not keep the labels of secure value %q, by which the operator knows its owner. A value that was created was deleted again. Use a Grafana that keeps labels.", want.target.Name)
+}
+
+// conflictError says that the name is taken, and by whom as far as that may be told.
+func conflictError(want *desired, seen observed) error {
+	at := fmt.Sprintf("Secure value %q in Grafana namespace %q", want.target.Name, want.target.Namespace)
+	object := want.labels.Object
+	elsewhere := func(reason, message string) error {
+		return status.Errorf(status.Elsewhere, reason, "%s %s", at, message)
 	}
-	return message
+	switch {
+	case seen.owner == ownership.Managed:
+		return elsewhere(v1alpha1.ReasonAlreadyExists, "is managed by Grafana itself or by another tool. It was left alone. Choose another spec.name, or delete it there.")
+	case isLost(want, seen):
+		return elsewhere(v1alpha1.ReasonNameConflict, fmt.Sprintf("now belongs to the GrafanaSecureValue of this namespace and name in another cluster. It was left alone. To take it back, set spec.adoptionPolicy to Adopt. Then run `kubectl annotate gsv %s -n %s --overwrite %s=$(date +%%s)`.", object.Name, object.Namespace, v1alpha1.AnnotationSyncNow))
+	case seen.owner == ownership.OtherCluster:
+		return elsewhere(v1alpha1.ReasonAlreadyExists, "belongs to the GrafanaSecureValue of this namespace and name in another cluster. It was left alone. To take it over, set spec.adoptionPolicy to Adopt.")
+	case seen.class == adoptable:
+		return elsewhere(v1alpha1.ReasonAlreadyExists, "exists already, and no object owns it. It was left alone. Choose another spec.name, delete it in Grafana, or set spec.adoptionPolicy to Adopt, which overwrites its value.")
+	case seen.by != "":
+		return elsewhere(v1alpha1.ReasonNameConflict, fmt.Sprintf("belongs to GrafanaSecureValue %q of this namespace. It was left alone. Choose another spec.name, or delete or rename the other object. This one then syncs automatically.", seen.by))
+	default:
+		return elsewhere(v1alpha1.ReasonNameConflict, "belongs to another GrafanaSecureValue. It was left alone. Choose another spec.name, or delete or rename the other object. This one then syncs automatically.")
+	}
+}
+
+// driftError says that drift is left alone.
+type driftError struct {
+	error
+
+	kind driftKind
+}
+
+func (e *driftError) Unwrap() error { return e.error }
+
+func driftedError(want *desired, seen observed) error {
+	why := "spec.driftPolicy is Report, so it is left as it is"
+	if !want.report {
+		why = "It was corrected several times within an hour before, so another writer is active: find out which. It is left as it is until then"
+	}
+	kind, object := driftOf(want, seen), want.labels.Object
+	e := status.Errorf(status.Elsewhere, v1alpha1.ReasonDrifted, "Secure value %q in Grafana namespace %q was %s by another writer. %s. To write it again: `kubectl annotate gsv %s -n %s --overwrite %s=$(date +%%s)`.", want.target.Name,
+		want.target.Namespace, kind, why, object.Name, object.Namespace, v1alpha1.AnnotationSyncNow)
+	if want.report {
+		e.Retry = status.Here // the next LIST says if it changes
+	}
+	return &driftError{e, kind}
+}
+
+// blocked says that an object cannot release a target, since when and why, and how to end that without Grafana. It is retried as its
+// cause is.
+func blocked(sv *v1alpha1.GrafanaSecureValue, rec *record, t ownership.Target, err error) error {
+	cause, _ := errors.AsType[*status.Error](err)
+	what := fmt.Sprintf("Secure value %q, which this object no longer names, could not be deleted from Grafana", t.Name)
+	switch {
+	case !rec.wrote(t) && !sv.DeletionTimestamp.IsZero():
+		what = fmt.Sprintf("Since %s the operator cannot check whether Grafana has secure value %q, which this object never wrote as far as is known", sv.DeletionTimestamp.UTC().Format(time.RFC3339), t.Name)
+	case !sv.DeletionTimestamp.IsZero():
+		what = fmt.Sprintf("Since %s secure value %q could not be deleted from Grafana", sv.DeletionTimestamp.UTC().Format(time.RFC3339), t.Name)
+	}
+	class := status.Watch
+	if cause.Class == status.Time {
+		class = status.Time
+	}
+	e := status.Errorf(class, v1alpha1.ReasonDeletionBlocked, "%s (%s). %s To leave the value in Grafana: `kubectl patch gsv %s -n %s "+
+		`--type=merge -p '{"spec":{"deletionPolicy":"Retain"}}'`+"`.", what, cause.Reason, cause.Message, sv.Name, sv.Namespace).Because(err)
+	e.Retry = cause.Retry
+	return e
 }

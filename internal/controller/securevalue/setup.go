@@ -2,13 +2,13 @@ package securevalue
 
 import (
 	"context"
-	"hash/fnv"
-	"io"
+	"fmt"
 	"slices"
-	"strconv"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -21,9 +21,10 @@ import (
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/errorlog"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/watchdog"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/metrics"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
 
 // +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanasecurevalues,verbs=get;list;watch;patch
@@ -32,117 +33,85 @@ import (
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
-// secretIndex is the field index of objects by the bucket of the name of the Secret that they read.
-const secretIndex = "secret"
+// FieldManager is the name under which the operator patches objects.
+const FieldManager = "grafana-secure-value-operator"
 
-// nameIndex is the field index of objects by the buckets of the names in Grafana that they want to have, or hold.
-const nameIndex = "name"
+const (
+	// secretIndex is the field index of objects by the name of the Secret that they read.
+	secretIndex = "secret"
+	// nameIndex is the field index of objects by the names in Grafana that they name, own or have pending.
+	nameIndex = "name"
+	// takenIndex is the field index of objects by the name in Grafana that they found taken.
+	takenIndex = "taken"
+)
 
-// buckets is how many keys an index has. A key of its own costs each object some 300 bytes twice for an index, as client-go keeps a
-// set for each key, and controller-runtime one with the namespace and one without. In a bucket it costs a tenth, and a lookup goes
-// through one object of so many in the namespace.
-const buckets = 256
+// Backoff of what time may heal, and of what a person must fix elsewhere.
+const (
+	firstRetry, lastRetry     = time.Second, 30 * time.Second
+	firstRecheck, lastRecheck = time.Minute, 10 * time.Minute
+)
 
-// bucket returns the key of a name in an index. Others have it too, so that whoever looks a name up must compare it.
-func bucket(name string) string {
-	hash := fnv.New32a()
-	_, _ = io.WriteString(hash, name) // it never fails
-	return strconv.Itoa(int(hash.Sum32() % buckets))
-}
-
-// Options is what the controller needs to know.
+// Options configures the controller.
 type Options struct {
-	// ClusterID is the label value that marks what this cluster keeps in Grafana.
+	// ClusterID is the label value that stands for this cluster in owner labels.
 	ClusterID string
-	// WatchNamespaces are the namespaces served; none is all.
-	WatchNamespaces []string
 	// Served is which kinds of connection are served.
 	Served connection.Served
-	// MaxConcurrentReconciles bounds the objects that are worked on at a time.
+	// MaxConcurrentReconciles bounds the objects that are reconciled at a time.
 	MaxConcurrentReconciles int
-	// Watchdog watches over the work; nil is none.
-	Watchdog *watchdog.Watchdog
 }
-
-func (o Options) watches(namespace string) bool {
-	return len(o.WatchNamespaces) == 0 || slices.Contains(o.WatchNamespaces, namespace)
-}
-
-// Controller is the controller of GrafanaSecureValues. It is made before the connections are, which hand objects back to it.
-type Controller struct {
-	client      client.Client
-	live        client.Reader
-	connections *connection.Registry // set by Setup
-	waker       connection.Waker
-	memory      memory
-	suspicions  suspicions
-	changes     changes
-	opts        Options
-}
-
-// New returns a controller that Setup adds to the manager.
-func New(mgr ctrl.Manager, opts Options) *Controller {
-	return &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), opts: opts}
-}
-
-// Wake hands an object back that waited for its connection.
-func (c *Controller) Wake(key client.ObjectKey) { c.waker.Wake(key) }
 
 // Setup adds the controller to the manager.
-func (c *Controller) Setup(ctx context.Context, mgr ctrl.Manager, connections *connection.Registry, keeper *fingerprint.Keeper) error {
-	c.connections = connections
+func Setup(
+	ctx context.Context, mgr ctrl.Manager, connections *connection.Registry, keys *fingerprint.Store, opts Options,
+) (*Reconciler, error) {
 	r := &Reconciler{
-		client:      mgr.GetClient(),
+		client:      client.WithFieldOwner(mgr.GetClient(), FieldManager),
 		live:        mgr.GetAPIReader(),
 		connections: connections,
-		keeper:      keeper,
+		keys:        keys,
 		recorder:    mgr.GetEventRecorder("grafana-secure-value-operator"),
-		clusterID:   c.opts.ClusterID,
-		served:      c.opts.Served,
+		clusterID:   opts.ClusterID,
+		served:      opts.Served,
 		now:         time.Now,
-		memory:      &c.memory,
-		suspicions:  &c.suspicions,
-		changes:     &c.changes,
+		leadingFrom: sync.OnceValue(time.Now),
+		retries:     workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](firstRetry, lastRetry),
+		rechecks:    workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](firstRecheck, lastRecheck),
 	}
-	for field, keys := range map[string]client.IndexerFunc{
-		secretIndex: bySecret, nameIndex: byName, connection.SecureValuesIndex: byConnection,
-	} {
+	for field, keys := range map[string]client.IndexerFunc{secretIndex: bySecret, nameIndex: byName, takenIndex: byTaken} {
 		if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.GrafanaSecureValue{}, field, keys); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	errorLog := errorlog.New(mgr.GetLogger(), "GrafanaSecureValue")
 	build := ctrl.NewControllerManagedBy(mgr).
-		// Edits and deletion, which raise the generation, and sync-now. Our own writes do not: they only end the memory of themselves.
+		// Edits and deletion, which raise the generation, and sync-now. Our own writes do neither.
 		For(&v1alpha1.GrafanaSecureValue{}, builder.WithPredicates(
-			predicate.NewPredicateFuncs(r.cacheShows), predicate.Or(predicate.GenerationChangedPredicate{}, syncNowChanged),
-			predicate.NewPredicateFuncs(c.noteChange))).
-		// Whoever waits for what another object has let go of, or has something to leave to another one.
-		Watches(&v1alpha1.GrafanaSecureValue{}, c.onOthers()).
+			predicate.Or(predicate.GenerationChangedPredicate{}, syncNowChanged), predicate.NewPredicateFuncs(r.noteChange))).
+		// Those that name a secure value which another object names, owns, has pending or has released.
+		Watches(&v1alpha1.GrafanaSecureValue{}, handler.EnqueueRequestsFromMapFunc(r.concerned),
+			builder.WithPredicates(predicate.Funcs{UpdateFunc: r.usageChanged})).
 		// A rotation. Metadata only: no content of a Secret is cached.
-		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(c.readingSecret)).
+		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.readingSecret)).
 		// A connection that was missing, or says something else now.
-		Watches(&v1alpha1.GrafanaConnection{}, handler.EnqueueRequestsFromMapFunc(c.onConnection),
+		Watches(&v1alpha1.GrafanaConnection{}, handler.EnqueueRequestsFromMapFunc(r.ofConnection),
 			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		// Objects that a connection's gate hands back.
-		WatchesRawSource(&c.waker).
+		// Objects whose turn has come, or whose secure value may have drifted.
+		WatchesRawSource(connections.Objects).
 		WithOptions(controller.Options{
-			MaxConcurrentReconciles: c.opts.MaxConcurrentReconciles,
-			// Only errors of the Kubernetes API come here: a failing Grafana is the gate's business.
-			RateLimiter:    workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Second, 5*time.Minute),
-			EnableWarmup:   new(true),
-			NewQueue:       c.opts.Watchdog.Queue,
-			LogConstructor: errorLog.Of,
+			MaxConcurrentReconciles: opts.MaxConcurrentReconciles,
+			// Only errors of the Kubernetes API come here: of a Grafana that fails, result says when to retry.
+			RateLimiter:  workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Second, 5*time.Minute),
+			EnableWarmup: new(true),
 		})
-	if c.opts.Served.Cluster {
+	if opts.Served.Cluster {
 		build = build.
-			Watches(&v1alpha1.ClusterGrafanaConnection{}, handler.EnqueueRequestsFromMapFunc(c.onConnection),
+			Watches(&v1alpha1.ClusterGrafanaConnection{}, handler.EnqueueRequestsFromMapFunc(r.ofConnection),
 				builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 			// The labels of a namespace say which shared connections it may use.
-			WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(c.inNamespace),
+			WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.inNamespace),
 				builder.WithPredicates(predicate.LabelChangedPredicate{}))
 	}
-	return build.Complete(c.opts.Watchdog.Reconciler(errorLog.Reconciler(r)))
+	return r, build.Complete(r)
 }
 
 // syncNowChanged passes what asks for one more write. Other annotations do not matter.
@@ -150,113 +119,130 @@ var syncNowChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool 
 	return e.ObjectOld.GetAnnotations()[v1alpha1.AnnotationSyncNow] != e.ObjectNew.GetAnnotations()[v1alpha1.AnnotationSyncNow]
 }}
 
-// cacheShows ends the memory of what the cache shows, and lets every event pass.
-func (r *Reconciler) cacheShows(o client.Object) bool {
-	if sv, ok := o.(*v1alpha1.GrafanaSecureValue); ok {
-		r.memory.shown(sv)
-	}
-	return true
-}
-
 // noteChange remembers when a change of the object was seen, and lets every event pass.
-func (c *Controller) noteChange(o client.Object) bool {
-	c.changes.object(client.ObjectKeyFromObject(o), time.Now())
+func (r *Reconciler) noteChange(o client.Object) bool {
+	r.memory.changed(client.ObjectKeyFromObject(o), false, r.now())
 	return true
 }
 
 func bySecret(o client.Object) []string {
 	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
-	return []string{bucket(sv.Spec.ValueFrom.SecretKeyRef.Name)}
+	return []string{sv.Spec.ValueFrom.SecretKeyRef.Name}
 }
 
 func byName(o client.Object) []string {
 	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
-	keys := []string{bucket(sv.SecureValueName())}
-	for _, p := range heldPlaces(sv) {
-		if key := bucket(p.name); !slices.Contains(keys, key) {
-			keys = append(keys, key)
-		}
-	}
-	return keys
+	return ownership.Names(sv)
 }
 
-func byConnection(o client.Object) []string {
+func byTaken(o client.Object) []string {
 	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
-	var keys []string
-	for _, id := range connectionsOf(sv) {
-		keys = append(keys, id.IndexKey())
+	switch status.Reason(sv.Status.Conditions) {
+	case v1alpha1.ReasonNameConflict, v1alpha1.ReasonAlreadyExists:
+		return []string{sv.SecureValueName()}
+	default:
+		return nil
 	}
-	return keys
 }
 
-// connectionsOf returns the connections that an object names or holds places on, each once.
-func connectionsOf(sv *v1alpha1.GrafanaSecureValue) []connection.ID {
-	ids := []connection.ID{connection.IDOf(sv.Spec.ConnectionRef, sv.Namespace)}
-	for _, p := range heldPlaces(sv) {
-		if id := connection.IDOf(p.connection, sv.Namespace); !slices.Contains(ids, id) {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}
-
-func (c *Controller) readingSecret(ctx context.Context, secret client.Object) []reconcile.Request {
-	reads := func(sv *v1alpha1.GrafanaSecureValue) bool {
-		return sv.Spec.ValueFrom.SecretKeyRef.Name == secret.GetName()
-	}
-	requests := c.requests(ctx, reads,
-		client.InNamespace(secret.GetNamespace()), client.MatchingFields{secretIndex: bucket(secret.GetName())})
+// readingSecret returns the objects that read a Secret.
+func (r *Reconciler) readingSecret(ctx context.Context, secret client.Object) []reconcile.Request {
+	requests := requestsOf(r.list(ctx, client.InNamespace(secret.GetNamespace()), client.MatchingFields{secretIndex: secret.GetName()}))
 	for _, req := range requests {
-		c.changes.secret(req.NamespacedName, time.Now())
+		r.memory.changed(req.NamespacedName, true, r.now())
 	}
 	return requests
 }
 
-func (c *Controller) onConnection(ctx context.Context, o client.Object) []reconcile.Request {
+// ofConnection returns the objects that name a connection, own a value through it or have one pending.
+func (r *Reconciler) ofConnection(ctx context.Context, o client.Object) []reconcile.Request {
 	conn, _ := o.(v1alpha1.Connection) // the watches are of these kinds
-	id := connection.ID{Kind: conn.ConnectionKind(), Namespace: conn.GetNamespace(), Name: conn.GetName()}
-	all := func(*v1alpha1.GrafanaSecureValue) bool { return true }
-	return c.requests(ctx, all, client.InNamespace(id.Namespace), client.MatchingFields{connection.SecureValuesIndex: id.IndexKey()})
+	return requestsOf(r.list(ctx, client.InNamespace(o.GetNamespace()),
+		client.MatchingFields{connection.ConnectionIndex: connection.IDFor(conn).Key()}))
 }
 
-// inNamespace returns the objects of a namespace whose labels have changed, and has the shared connections that they name looked at: one
-// that is being deleted may have been kept by them alone.
-func (c *Controller) inNamespace(ctx context.Context, namespace client.Object) []reconcile.Request {
-	objects, err := c.list(ctx, client.InNamespace(namespace.GetName()))
-	if err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Objects of a namespace not found in the cache")
-	}
-	var requests []reconcile.Request
+// inNamespace returns the objects of a namespace whose labels changed. The shared connections that they name are woken too: one that is
+// being deleted may have waited for them alone.
+func (r *Reconciler) inNamespace(ctx context.Context, namespace client.Object) []reconcile.Request {
+	objects := r.list(ctx, client.InNamespace(namespace.GetName()))
 	for i := range objects {
-		requests = append(requests, reconcile.Request{NamespacedName: keyOf(&objects[i])})
-		for _, id := range connectionsOf(&objects[i]) {
+		for _, id := range ownership.Connections(&objects[i]) {
 			if id.Kind == v1alpha1.KindClusterGrafanaConnection {
-				c.connections.Released(id)
+				r.connections.WakeConnection(id)
 			}
 		}
 	}
-	return requests
+	return requestsOf(objects)
 }
 
-// requests returns the objects listed that are concerned.
-func (c *Controller) requests(
-	ctx context.Context, concerned func(*v1alpha1.GrafanaSecureValue) bool, opts ...client.ListOption,
-) []reconcile.Request {
-	objects, err := c.list(ctx, opts...)
-	if err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Objects not found in the cache")
+// usageChanged reports whether an object names, owns or has pending something else than before, or will no longer go on with that.
+func (r *Reconciler) usageChanged(e event.UpdateEvent) bool {
+	before, _ := e.ObjectOld.(*v1alpha1.GrafanaSecureValue) // the watch is of this kind
+	after, _ := e.ObjectNew.(*v1alpha1.GrafanaSecureValue)
+	r.memory.behind(after, r.now()) // what the cache shows need not be remembered
+	usage := func(sv *v1alpha1.GrafanaSecureValue) string {
+		return fmt.Sprint(sv.DeletionTimestamp.IsZero(), sv.Spec.Suspend, sv.Spec.ConnectionRef, sv.SecureValueName(), ownership.Targets(sv))
+	}
+	return usage(before) != usage(after)
+}
+
+// concerned returns the objects that a change of another one concerns: of its namespace all that name, own or have pending a name that it
+// uses or used, whatever their status says; of other namespaces those that found a name taken which it has released. Connections that it
+// no longer uses are woken too.
+func (r *Reconciler) concerned(ctx context.Context, o client.Object) []reconcile.Request {
+	changed, _ := o.(*v1alpha1.GrafanaSecureValue) // the watch is of this kind; it is the object before or after the change
+	var names []string
+	var connections []ownership.Connection
+	now := &v1alpha1.GrafanaSecureValue{}
+	if err := r.client.Get(ctx, client.ObjectKeyFromObject(o), now); err == nil {
+		names, connections = ownership.Names(now), ownership.Connections(now)
 	}
 	var requests []reconcile.Request
-	for i := range objects {
-		if concerned(&objects[i]) {
-			requests = append(requests, reconcile.Request{NamespacedName: keyOf(&objects[i])})
+	for _, name := range ownership.Names(changed) {
+		near := r.list(ctx, client.InNamespace(changed.Namespace), client.MatchingFields{nameIndex: name})
+		requests = append(requests, requestsOf(slices.DeleteFunc(near, func(o v1alpha1.GrafanaSecureValue) bool { return o.Name == changed.Name }))...)
+		if !slices.Contains(names, name) {
+			requests = append(requests, requestsOf(r.list(ctx, client.MatchingFields{takenIndex: name}))...)
+		}
+	}
+	for _, id := range ownership.Connections(changed) {
+		if !slices.Contains(connections, id) {
+			r.connections.WakeConnection(id)
 		}
 	}
 	return requests
 }
 
-func (c *Controller) list(ctx context.Context, opts ...client.ListOption) ([]v1alpha1.GrafanaSecureValue, error) {
+// list returns objects as the cache shows them. They are the cache's own and must not be changed.
+func (r *Reconciler) list(ctx context.Context, opts ...client.ListOption) []v1alpha1.GrafanaSecureValue {
 	list := &v1alpha1.GrafanaSecureValueList{}
-	err := c.client.List(ctx, list, append(opts, client.UnsafeDisableDeepCopy)...)
-	return list.Items, err
+	if err := r.client.List(ctx, list, append(opts, client.UnsafeDisableDeepCopy)...); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Objects not found in the cache")
+	}
+	return list.Items
 }
+
+func requestsOf(objects []v1alpha1.GrafanaSecureValue) []reconcile.Request {
+	requests := make([]reconcile.Request, len(objects))
+	for i := range objects {
+		requests[i].NamespacedName = keyOf(&objects[i])
+	}
+	return requests
+}
+
+// States counts the objects by connection and reason, as the cache shows them.
+func (r *Reconciler) States() map[metrics.ValueState]int {
+	counts := map[metrics.ValueState]int{}
+	objects := r.list(context.Background())
+	for i := range objects {
+		id, reason := ownership.ConnectionOf(objects[i].Spec.ConnectionRef, objects[i].Namespace), status.Reason(objects[i].Status.Conditions)
+		counts[metrics.ValueState{Connection: id, Reason: reason}]++
+	}
+	return counts
+}
+
+// Leads says that this process begins to work.
+func (r *Reconciler) Leads() { r.memory.leads(time.Now()) }
+
+// OldestPending returns the age of the oldest change not yet reflected in Grafana or in status, or 0.
+func (r *Reconciler) OldestPending() time.Duration { return r.memory.oldest(time.Now()) }

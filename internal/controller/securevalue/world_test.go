@@ -33,6 +33,7 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
 
 const (
@@ -55,10 +56,12 @@ type world struct {
 	t       failer
 	url     string
 	api     client.WithWatch // as users have it
+	etcd    clienttesting.ObjectTracker
 	grafana *grafanatest.Server
 	process *process
 	order   func(n int) int // which of n queued objects is next
 	workers int             // that connections share, although one works at a time
+	stalled bool            // no watch event reaches the cache
 
 	mu      sync.Mutex
 	changed []watchEvent // that the cache of the process has not seen yet
@@ -68,8 +71,8 @@ type world struct {
 	meanwhile  func(count int)   // is called before a call to the API server, for what others do in the middle of a reconcile
 	late       []latePost        // that Grafana has not carried out yet
 	down       func(string) bool // whether Grafana fails a call of that method; nil is none
-	writes     map[string]int    // accepted writes to Grafana, by place
-	foreign    map[string]bool   // places whose value is nobody's to touch
+	writes     map[string]int    // accepted writes to Grafana, by target
+	foreign    map[string]bool   // targets whose value no object may write
 	violations []string
 	uids       int
 
@@ -124,9 +127,13 @@ type front struct {
 	world atomic.Pointer[world]
 }
 
+// alias is a path under which the same Grafana answers.
+const alias = "/alias"
+
 func newFront(t testing.TB) *front {
 	f := &front{}
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		r.URL.Path = strings.TrimPrefix(r.URL.Path, alias)
 		rw.Header().Set("Connection", "close") // a connection that is kept would keep fake time from passing
 		f.world.Load().serve(rw, r)
 	}))
@@ -139,13 +146,13 @@ func newFront(t testing.TB) *front {
 func newWorld(t failer, f *front, grafana *grafanatest.Server) *world {
 	w := &world{
 		t: t, url: f.URL, grafana: grafana,
-		order: func(int) int { return 0 }, workers: 1,
+		order: func(int) int { return 0 }, workers: 64,
 		writes: map[string]int{}, foreign: map[string]bool{},
 	}
 	f.world.Store(w)
 	grafana.AddToken(worldToken)
-	w.api = fake.NewClientBuilder().WithScheme(worldScheme()).WithGlobalResourceVersionCounter().
-		WithObjectTracker(clienttesting.NewObjectTracker(worldScheme(), serializer.NewCodecFactory(worldScheme()).UniversalDecoder())).
+	w.etcd = clienttesting.NewObjectTracker(worldScheme(), serializer.NewCodecFactory(worldScheme()).UniversalDecoder())
+	w.api = fake.NewClientBuilder().WithScheme(worldScheme()).WithGlobalResourceVersionCounter().WithReturnManagedFields().WithObjectTracker(w.etcd).
 		WithStatusSubresource(&v1alpha1.GrafanaSecureValue{}, &v1alpha1.GrafanaConnection{}).
 		WithInterceptorFuncs(w.noteChanges()).Build()
 	w.secret(worldNamespace, "grafana", "token", worldToken)
@@ -153,7 +160,7 @@ func newWorld(t failer, f *front, grafana *grafanatest.Server) *world {
 	return w
 }
 
-// noteChanges notes which objects are written, so that caches can be told.
+// noteChanges notes which objects are written, so that caches learn of them.
 func (w *world) noteChanges() interceptor.Funcs {
 	note := func(ctx context.Context, c client.Reader, o client.Object, err error) error {
 		if err == nil {
@@ -279,6 +286,8 @@ func (w *world) writeOf(r *http.Request, content []byte) grafanaWrite {
 	if r.Method == http.MethodPost {
 		at += "/" + sent.Metadata.Name
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	return grafanaWrite{method: r.Method, at: strings.Replace(at, "/securevalues/", "/", 1), writer: w.process.at.key}
 }
 
@@ -419,6 +428,7 @@ func (w *world) editIn(namespace, name string, change func(*v1alpha1.GrafanaSecu
 	}
 	change(sv)
 	sv.Generation++
+	sv.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl", Operation: metav1.ManagedFieldsOperationUpdate, Time: new(metav1.Now())}}
 	w.must(w.api.Update(context.Background(), sv)) //nolint:forbidigo // as above
 }
 
@@ -481,29 +491,33 @@ const (
 	listPeriod   = 12 * time.Minute
 )
 
-// run works until nothing is queued. A connection is looked at whenever something was done, since who wakes it is not seen here.
+// run works until nothing is queued.
 func (w *world) run() {
 	w.t.Helper()
-	for looked := -1; ; {
-		for steps := 0; w.step(); steps++ {
-			if steps > 10_000 {
-				w.t.Fatalf("the queue never gets empty; last calls: %s", strings.Join(w.calls[max(0, len(w.calls)-10):], ", "))
-			}
+	for steps := 0; w.step(); steps++ {
+		if steps > 20_000 {
+			w.t.Fatalf("the queue never gets empty; last calls: %s", strings.Join(w.calls[max(0, len(w.calls)-10):], ", "))
 		}
-		if looked == w.callCount() {
-			return
-		}
-		looked = w.callCount()
-		w.process.addConnections()
 	}
 }
 
-// step looks at one object, and starts another process in place of one that has crashed. It reports false where nothing is queued.
+// stepUntil steps until done reports true, or nothing is queued.
+func (w *world) stepUntil(done func() bool) {
+	for !done() {
+		if !w.step() {
+			return
+		}
+	}
+}
+
+// step reconciles one object, and starts another process in place of one that has crashed. It reports false where nothing is queued.
 func (w *world) step() bool {
 	if w.process.dead.Load() {
 		w.restart()
 	}
-	w.deliver()
+	if !w.stalled {
+		w.deliver()
+	}
 	worked := w.process.work()
 	if w.always != nil {
 		if problem := w.always(w); problem != "" {
@@ -564,7 +578,7 @@ func (w *world) contentFor(sv *v1alpha1.GrafanaSecureValue) (*corev1.Secret, str
 }
 
 // faults returns what is wrong at rest. Objects are Synced, apart from those for whom another reason is given by name; Grafana holds
-// their values, and beside them the values left there, by place, and nothing else.
+// their values, and beside them the values left there, by target, and nothing else.
 func (w *world) faults(reasons, left map[string]string) []string {
 	w.t.Helper()
 	w.mu.Lock()
@@ -597,7 +611,7 @@ func (w *world) faults(reasons, left map[string]string) []string {
 				expected[at] = true
 			}
 			if !expected[at] {
-				fail("orphan: %s holds %s, for %s", at, stored.Value, stored.Annotations[annotationResource])
+				fail("orphan: %s holds %s, for %s", at, stored.Value, stored.Annotations[ownership.AnnotationResource])
 			}
 		}
 	}
@@ -628,7 +642,7 @@ func (w *world) differenceAt(sv *v1alpha1.GrafanaSecureValue, target v1alpha1.Ta
 	case stored.Description != sv.DescriptionOrDefault(), !slices.Equal(stored.Decrypters, sv.Spec.Decrypters):
 		return "differs from spec"
 	case !isLabelledFor(stored, client.ObjectKeyFromObject(sv)):
-		return "does not carry the mark of its object"
+		return "does not carry the owner label of its object"
 	}
 	return ""
 }

@@ -1,92 +1,133 @@
-// Package status turns a verdict into the conditions of an object: Ready, and kstatus's Reconciling or Stalled.
+// Package status turns what a reconcile found into the conditions of an object, and holds the one error type of the controllers.
 package status
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
-	"time"
+	"slices"
+	"strconv"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 )
 
-// StaleDelay is how long to wait for the cache after the API server refused a patch of an older version. The cache's event usually
-// comes first.
-const StaleDelay = time.Second
-
-// Class says who heals what keeps an object from being Ready, and with that when it is looked at again.
+// Class says who can fix what keeps an object from being Ready, and so when it is reconciled again.
 type Class int
 
 const (
 	// None: nothing is wrong.
 	None Class = iota
-	// Paused: nothing is done, on purpose. Ready keeps its status, which is False where nothing is known yet.
+	// Paused: nothing is done, on purpose. Ready keeps its status, which is False before the first reconcile.
 	Paused
-	// Time heals it: the connection's gate brings the object back.
+	// Time: the operator retries with backoff.
 	Time
-	// Watch: something that is watched is missing or not ready; its change brings the object back.
+	// Watch: something that is watched is missing or not ready. Its change triggers the next reconcile.
 	Watch
 	// Here: a person must edit the object or what it names.
 	Here
-	// Elsewhere: a person must change something that is not watched, so that it is looked at now and then.
+	// Elsewhere: a person must change something that is not watched. The operator checks again now and then.
 	Elsewhere
 )
 
-// Verdict is what is to be said of an object.
-type Verdict struct {
+// Condition is what Ready says of an object.
+type Condition struct {
 	Class   Class
 	Reason  string // a reason of api/v1alpha1
 	Message string // what is true and what to do next; no secret in it, and stable while nothing changes
 }
 
-// Fault is an error whose verdict is known where it is found.
-type Fault struct{ Verdict }
-
-// NewFault returns a fault with the message that format and args make.
-func NewFault(class Class, reason, format string, args ...any) error {
-	return &Fault{Verdict{Class: class, Reason: reason, Message: fmt.Sprintf(format, args...)}}
+// Error is an error whose condition is known where it is made.
+type Error struct {
+	Condition
+	Retry Class // who can fix it, where that is not Class: for example a blocked deletion waits for its cause
+	Cause error // for errors.Is; may be nil
 }
 
-func (f *Fault) Error() string { return f.Reason + ": " + f.Message }
+// Errorf returns an error with the message that format and args make.
+func Errorf(class Class, reason, format string, args ...any) *Error {
+	return &Error{Condition: Condition{Class: class, Reason: reason, Message: fmt.Sprintf(format, args...)}, Retry: class}
+}
 
-// Apply writes the verdict on an object of the given generation into its conditions. A verdict that time or a watch heals
-// is written once for a reason and generation: a message that only tells the latest attempt is no news.
-func (v Verdict) Apply(conditions *[]metav1.Condition, generation int64) {
+// Because returns the error with its cause.
+func (e *Error) Because(cause error) *Error {
+	e.Cause = cause
+	return e
+}
+
+// Of returns the error in err whose condition is known, or nil.
+func Of(err error) *Error {
+	e, _ := errors.AsType[*Error](err)
+	return e
+}
+
+// IsReason reports whether err is one of that reason.
+func IsReason(err error, reason string) bool {
+	e := Of(err)
+	return e != nil && e.Reason == reason
+}
+
+func (e *Error) Error() string { return e.Reason + ": " + e.Message }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Cause }
+
+// Apply writes the condition of an object of the given generation into its conditions. For Time and Watch the message of the first
+// attempt stays while reason and generation do: what the latest attempt says is no news.
+func (c Condition) Apply(conditions *[]metav1.Condition, generation int64) {
 	old := meta.FindStatusCondition(*conditions, v1alpha1.ConditionReady)
 	ready := metav1.ConditionFalse
-	if v.Class == None || v.Class == Paused && old != nil && old.Status == metav1.ConditionTrue {
+	if c.Class == None || c.Class == Paused && old != nil && old.Status == metav1.ConditionTrue {
 		ready = metav1.ConditionTrue
 	}
-	message := v.Message
-	if v.Class == Time || v.Class == Watch {
-		if old != nil && old.Status == ready && old.Reason == v.Reason && old.ObservedGeneration == generation {
-			message = old.Message
-		}
+	message := c.Message
+	reconciling := c.Class == Time || c.Class == Watch
+	if c.Class == Time && old != nil && old.Status == ready && old.Reason == c.Reason && old.ObservedGeneration == generation {
+		message = old.Message
 	}
 	set := func(conditionType string, status metav1.ConditionStatus) {
 		meta.SetStatusCondition(conditions, metav1.Condition{
-			Type: conditionType, Status: status, Reason: v.Reason, Message: message, ObservedGeneration: generation,
+			Type: conditionType, Status: status, Reason: c.Reason, Message: message, ObservedGeneration: generation,
 		})
 	}
 
 	set(v1alpha1.ConditionReady, ready)
-	if v.Class == Time || v.Class == Watch {
+	if reconciling {
 		set(v1alpha1.ConditionReconciling, metav1.ConditionTrue)
 	} else {
 		meta.RemoveStatusCondition(conditions, v1alpha1.ConditionReconciling)
 	}
-	if v.Class == Here || v.Class == Elsewhere {
+	if c.Class == Here || c.Class == Elsewhere {
 		set(v1alpha1.ConditionStalled, metav1.ConditionTrue)
 	} else {
 		meta.RemoveStatusCondition(conditions, v1alpha1.ConditionStalled)
 	}
 }
 
-// Reason returns the reason of Ready, or "" where the object was not looked at yet.
+// Reason returns the reason of Ready, or "" before the first reconcile.
 func Reason(conditions []metav1.Condition) string {
 	if ready := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady); ready != nil {
 		return ready.Reason
 	}
 	return ""
+}
+
+// FinalizerRemoval returns a JSON patch that removes the operator's finalizer and no other: it first tests that the finalizer is still
+// where it was read, and the resourceVersion, unless that is empty. It returns nil if the list has none.
+func FinalizerRemoval(finalizers []string, resourceVersion string) client.Patch {
+	i := slices.Index(finalizers, v1alpha1.Finalizer)
+	if i < 0 {
+		return nil
+	}
+	path := "/metadata/finalizers/" + strconv.Itoa(i)
+	steps := []map[string]string{{"op": "test", "path": path, "value": v1alpha1.Finalizer}, {"op": "remove", "path": path}}
+	if resourceVersion != "" {
+		steps = append(steps[:1], map[string]string{"op": "test", "path": "/metadata/resourceVersion", "value": resourceVersion}, steps[1])
+	}
+	patch, _ := json.Marshal(steps) // strings always can be marshalled
+	return client.RawPatch(types.JSONPatchType, patch)
 }

@@ -25,8 +25,8 @@ func TestApply(t *testing.T) {
 			// Whatever was true before must not stay.
 			for _, before := range []Class{None, Paused, Time, Watch, Here, Elsewhere} {
 				var conditions []metav1.Condition
-				Verdict{Class: before, Reason: "Before", Message: "before"}.Apply(&conditions, 1)
-				Verdict{Class: row.class, Reason: "Why", Message: "why"}.Apply(&conditions, 2)
+				Condition{Class: before, Reason: "Before", Message: "before"}.Apply(&conditions, 1)
+				Condition{Class: row.class, Reason: "Why", Message: "why"}.Apply(&conditions, 2)
 
 				ready := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady)
 				if ready == nil || ready.Status != row.ready || ready.Reason != "Why" || ready.Message != "why" || ready.ObservedGeneration != 2 {
@@ -47,15 +47,15 @@ func TestApply(t *testing.T) {
 }
 
 func TestApplyPausedKeepsTheStatusOfReady(t *testing.T) {
-	paused := Verdict{Class: Paused, Reason: "Paused", Message: "on purpose"}
+	paused := Condition{Class: Paused, Reason: "Paused", Message: "on purpose"}
 	for name, row := range map[string]struct {
-		before *Verdict
+		before *Condition
 		want   metav1.ConditionStatus
 	}{
-		"never looked at": {nil, metav1.ConditionFalse},
-		"was ready":       {&Verdict{Class: None, Reason: "Before", Message: "x"}, metav1.ConditionTrue},
-		"waited":          {&Verdict{Class: Time, Reason: "Before", Message: "x"}, metav1.ConditionFalse},
-		"was stuck":       {&Verdict{Class: Here, Reason: "Before", Message: "x"}, metav1.ConditionFalse},
+		"never reconciled": {nil, metav1.ConditionFalse},
+		"was ready":        {&Condition{Class: None, Reason: "Before", Message: "x"}, metav1.ConditionTrue},
+		"waited":           {&Condition{Class: Time, Reason: "Before", Message: "x"}, metav1.ConditionFalse},
+		"was stuck":        {&Condition{Class: Here, Reason: "Before", Message: "x"}, metav1.ConditionFalse},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var conditions []metav1.Condition
@@ -84,8 +84,8 @@ func TestApplyKeepsTheMessageOfTheFirstAttempt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var conditions []metav1.Condition
-			Verdict{Class: Time, Reason: "Down", Message: "HTTP 503"}.Apply(&conditions, 1)
-			Verdict{Class: row.class, Reason: row.reason, Message: "HTTP 502"}.Apply(&conditions, row.generation)
+			Condition{Class: Time, Reason: "Down", Message: "HTTP 503"}.Apply(&conditions, 1)
+			Condition{Class: row.class, Reason: row.reason, Message: "HTTP 502"}.Apply(&conditions, row.generation)
 			if got := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady).Message; got != row.want {
 				t.Errorf("message = %q, want %q", got, row.want)
 			}
@@ -96,7 +96,7 @@ func TestApplyKeepsTheMessageOfTheFirstAttempt(t *testing.T) {
 func TestApplyTwiceChangesNothing(t *testing.T) {
 	for _, class := range []Class{None, Paused, Time, Watch, Here, Elsewhere} {
 		var conditions []metav1.Condition
-		v := Verdict{Class: class, Reason: "Why", Message: "why"}
+		v := Condition{Class: class, Reason: "Why", Message: "why"}
 		v.Apply(&conditions, 1)
 		for i := range conditions {
 			conditions[i].LastTransitionTime = metav1.Unix(1, 0)
@@ -107,5 +107,19 @@ func TestApplyTwiceChangesNothing(t *testing.T) {
 				t.Errorf("class %d: %s was written again", class, c.Type)
 			}
 		}
+	}
+}
+
+func TestFinalizerRemoval(t *testing.T) {
+	const test, remove = `[{"op":"test","path":"/metadata/finalizers/1","value":"grafana.securevalues.io/finalizer"},`,
+		`{"op":"remove","path":"/metadata/finalizers/1"}]`
+	for version, guard := range map[string]string{"": "", "7": `{"op":"test","path":"/metadata/resourceVersion","value":"7"},`} {
+		patch := FinalizerRemoval([]string{"foregroundDeletion", v1alpha1.Finalizer}, version)
+		if data, err := patch.Data(nil); err != nil || string(data) != test+guard+remove {
+			t.Errorf("patch = %s, %v", data, err)
+		}
+	}
+	if FinalizerRemoval([]string{"foregroundDeletion"}, "") != nil {
+		t.Error("found a finalizer that is not there")
 	}
 }

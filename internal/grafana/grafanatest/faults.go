@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Verb is what a call does.
+// Verb is the operation of a call.
 type Verb string
 
 // The verbs of calls.
@@ -29,7 +29,7 @@ const (
 	ActionDelete Action = "delete"
 )
 
-// action is the permission that the verb needs.
+// action returns the permission that the verb needs.
 func (v Verb) action() Action {
 	switch v {
 	case VerbCreate:
@@ -43,7 +43,7 @@ func (v Verb) action() Action {
 	return ActionRead
 }
 
-// Call is a call that was answered, or cut off.
+// Call is a call that was answered or cut.
 type Call struct {
 	Verb      Verb
 	Method    string
@@ -51,12 +51,12 @@ type Call struct {
 	Name      string
 	Selector  string
 	UserAgent string
-	Code      int // 0 where the connection was cut
+	Code      int // 0 if the connection was cut
 	Start     time.Time
 	End       time.Time
 }
 
-// Calls returns the calls since the last ResetCalls, in the order in which they took effect. Who sees an effect finds its call here.
+// Calls returns the calls since the last ResetCalls, in the order in which they took effect. A call is recorded before its effect is visible.
 func (s *Server) Calls() []Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,13 +81,13 @@ func (s *Server) SetLatency(d time.Duration) {
 	s.latency = d
 }
 
-// Fault is a scripted answer. Empty fields of Verb, Namespace and Name match every call.
+// Fault is a scripted answer. An empty Verb, Namespace or Name matches every call.
 type Fault struct {
 	Verb      Verb
 	Namespace string
 	Name      string
 
-	// Code, Body, ContentType and Header are the answer in place of the real one.
+	// Code, Body, ContentType and Header replace the real answer.
 	Code        int
 	Body        string
 	ContentType string
@@ -95,23 +95,23 @@ type Fault struct {
 
 	// Cut drops the connection before the call has an effect.
 	Cut bool
-	// AfterEffect lets the call have its effect, and then answers as above, or drops the connection where Code is 0.
+	// AfterEffect lets the call take effect, then answers as above, or drops the connection if Code is 0.
 	AfterEffect bool
-	// Hang does not answer until the fault is removed, the caller gives up or the server is closed.
+	// Hang does not answer until the fault is removed, the caller cancels or the server is closed.
 	Hang bool
-	// Delay comes before whatever else happens.
+	// Delay comes before anything else.
 	Delay time.Duration
 	// Rewrite changes the body of the real answer.
 	Rewrite func(body []byte) []byte
 
-	// Times is how often the fault happens; 0 is always.
+	// Times is how often the fault occurs; 0 is always.
 	Times int
 
 	removed chan struct{}
 	left    int
 }
 
-// Inject makes the fault happen from now on, before those injected earlier. It returns what removes it.
+// Inject adds a fault, which takes precedence over earlier ones, and returns a function that removes it.
 func (s *Server) Inject(f Fault) (remove func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,7 +133,7 @@ func (s *Server) ClearFaults() {
 	}
 }
 
-// drop removes a fault. s.mu is held.
+// drop removes a fault. s.mu must be locked.
 func (s *Server) drop(f *Fault) {
 	if i := slices.Index(s.faults, f); i >= 0 {
 		s.faults = slices.Delete(s.faults, i, i+1)
@@ -141,7 +141,7 @@ func (s *Server) drop(f *Fault) {
 	}
 }
 
-// match returns the fault that this call meets, if any, and counts it. s.mu is held.
+// match returns the fault of this call, if any, and counts it. s.mu must be locked.
 func (s *Server) match(c Call) *Fault {
 	for _, f := range s.faults {
 		if (f.Verb == "" || f.Verb == c.Verb) && (f.Namespace == "" || f.Namespace == c.Namespace) && (f.Name == "" || f.Name == c.Name) {

@@ -33,7 +33,7 @@ type reply struct {
 	body        []byte
 }
 
-// saying returns the answer with words in its message if it is a failure, and puts them into headers.
+// saying puts words into headers, and into the message of a failure.
 func (r reply) saying(header http.Header, words string) reply {
 	for _, name := range []string{"Server", "Warning", "Set-Cookie", "Www-Authenticate", "X-Request-Id"} {
 		header.Set(name, words)
@@ -47,13 +47,13 @@ func (r reply) saying(header http.Header, words string) reply {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// Read to its end, or the server would not see that a caller gives up meanwhile.
-	content, _ := io.ReadAll(io.LimitReader(r.Body, maxBodyBytes+1)) // what is cut off cannot be decoded
+	// Read to the end, or the server would not notice that a caller cancels.
+	content, _ := io.ReadAll(io.LimitReader(r.Body, maxBodyBytes+1)) // a truncated body cannot be decoded
 	r.Body = io.NopCloser(bytes.NewReader(content))
 	parsed, path := s.parse(r, content)
 	call := &parsed
 	call.Start = time.Now()
-	code := 0 // that the caller gets
+	code := 0 // received by the caller
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -103,7 +103,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(answer.body)
 }
 
-// wait waits, and reports false if the caller gave up or the server was closed.
+// wait waits. It reports false if the caller cancelled or the server was closed.
 func (s *Server) wait(r *http.Request, d time.Duration) bool {
 	if d == 0 {
 		return true
@@ -140,7 +140,7 @@ type route struct {
 	apiVersion string
 }
 
-// parse reads what a request asks for.
+// parse reads method, path and name of a request.
 func (s *Server) parse(r *http.Request, content []byte) (Call, route) {
 	call := Call{Method: r.Method, UserAgent: r.UserAgent(), Selector: r.URL.Query().Get("labelSelector")}
 	path, under := strings.CutPrefix(r.URL.Path, s.options.basePath)
@@ -164,7 +164,7 @@ func (s *Server) parse(r *http.Request, content []byte) (Call, route) {
 	return call, route{known: true, apiVersion: m[1]}
 }
 
-// nameIn returns the name that a body asks for.
+// nameIn returns the name in a body.
 func nameIn(content []byte) string {
 	var b body
 	if json.Unmarshal(content, &b) != nil {
@@ -173,7 +173,7 @@ func nameIn(content []byte) string {
 	return b.Metadata.Name
 }
 
-// answer does what is asked, and puts the call on record as soon as its effect can be seen.
+// answer serves a call, and records it before its effect is visible.
 func (s *Server) answer(r *http.Request, call *Call, path route) reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -183,7 +183,7 @@ func (s *Server) answer(r *http.Request, call *Call, path route) reply {
 	return answer
 }
 
-// record puts the call on record if it has not been there yet. The lock is held.
+// record records the call once. s.mu must be locked.
 func (s *Server) record(call *Call) {
 	if call.End.IsZero() {
 		call.End = time.Now()
@@ -191,8 +191,8 @@ func (s *Server) record(call *Call) {
 	}
 }
 
-// judge does what is asked, with the lock held. Authentication comes first, then the API's presence, the namespace, the permission, and
-// only then the body and what is stored.
+// judge serves a call. It checks authentication first, then the API version, the namespace and the permission, and only then the body and
+// the stored value. s.mu must be locked.
 func (s *Server) judge(r *http.Request, call Call, path route) reply {
 	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	permissions, known := s.tokens[token]
@@ -246,7 +246,7 @@ func (s *Server) act(r *http.Request, call Call, permissions []Permission) reply
 	})
 }
 
-// malformedNamespace says what is wrong with a namespace that cannot be one.
+// malformedNamespace returns what is wrong with a malformed namespace.
 func malformedNamespace(namespace string) string {
 	if id, stack := strings.CutPrefix(namespace, "stacks-"); stack {
 		if _, err := strconv.ParseInt(id, 10, 64); err != nil {
@@ -269,7 +269,7 @@ func allowed(permissions []Permission, action Action, namespace, name string) bo
 	})
 }
 
-// body is what a client sends.
+// body is the body of a write.
 type body struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -291,7 +291,7 @@ type body struct {
 	} `json:"spec"`
 }
 
-// read reads the body of a write, and answers where that cannot be read.
+// read reads the body of a write. It answers if it cannot.
 func (s *Server) read(r *http.Request, call Call) (*body, *reply) {
 	content, err := io.ReadAll(r.Body)
 	if err != nil || len(content) > maxBodyBytes {
@@ -347,14 +347,14 @@ func (s *Server) update(r *http.Request, call Call) reply {
 		return failureReply(http.StatusConflict, "Conflict", "Operation cannot be fulfilled: the object has been modified",
 			map[string]any{"name": call.Name, "group": group, "kind": "securevalues"})
 	}
-	value := old.Value // a value that is not sent is kept
+	value := old.Value // a write without a value keeps the old one
 	if b.Spec.Value != nil {
 		value = []byte(*b.Spec.Value)
 	}
 	return s.object(http.StatusOK, call.Namespace, s.store(call.Namespace, b.stored(call.Name, value)))
 }
 
-// stored returns what a write stores: all that was sent, and nothing of what was there.
+// stored returns what a write stores: everything in the body, and nothing of the old value.
 func (b *body) stored(name string, value []byte) Stored {
 	annotations := maps.Clone(b.Metadata.Annotations)
 	for _, own := range []string{
@@ -392,7 +392,7 @@ type problem struct {
 	Field   string `json:"field"`
 }
 
-// validate repeats the rules of the server's own validator.
+// validate applies the rules of the real validator.
 func validate(b *body, name string, isCreate bool) []problem {
 	if bad := validation.IsDNS1123Subdomain(name); bad != nil {
 		return []problem{{"FieldValueInvalid", "Invalid value: " + bad[0], "metadata.name"}}
@@ -424,7 +424,7 @@ func validate(b *body, name string, isCreate bool) []problem {
 	}
 	seen := map[string]bool{}
 	for i, decrypter := range b.Spec.Decrypters {
-		trimmed := strings.TrimSpace(decrypter) // for the check alone: it is stored as it came
+		trimmed := strings.TrimSpace(decrypter) // only for the check: it is stored as sent
 		if trimmed == "" || seen[trimmed] || validation.IsValidLabelValue(trimmed) != nil {
 			return []problem{{"FieldValueInvalid", "Invalid value", fmt.Sprintf("spec.decrypters.[%d]", i)}}
 		}
@@ -442,14 +442,14 @@ func (s *Server) invalid(name string, problems []problem) reply {
 		map[string]any{"name": name, "group": group, "kind": "SecureValue", "causes": problems})
 }
 
-// render returns a value as answers show it, without its content.
+// render returns a value as in answers, without its content.
 func (s *Server) render(namespace string, v *Stored) map[string]any {
 	annotations := maps.Clone(v.Annotations)
 	if annotations == nil {
 		annotations = map[string]string{}
 	}
-	annotations["grafana.app/createdBy"] = "service-account:stand-in"
-	annotations["grafana.app/updatedBy"] = "service-account:stand-in"
+	annotations["grafana.app/createdBy"] = "service-account:operator"
+	annotations["grafana.app/updatedBy"] = "service-account:operator"
 	metadata := map[string]any{
 		"name": v.Name, "namespace": namespace, "uid": v.UID, "resourceVersion": resourceVersion(v),
 		"creationTimestamp": v.CreatedAt.Format(time.RFC3339), "annotations": annotations,
@@ -488,7 +488,7 @@ func notFound(name string) reply {
 
 func forbidden(call Call, why string) reply {
 	return failureReply(http.StatusForbidden, "Forbidden", fmt.Sprintf(
-		"securevalues.%s %q is forbidden: User \"stand-in\" cannot %s resource \"securevalues\" in API group %q in the namespace %q: %s",
+		"securevalues.%s %q is forbidden: User \"operator\" cannot %s resource \"securevalues\" in API group %q in the namespace %q: %s",
 		group, call.Name, call.Verb, group, call.Namespace, why),
 		map[string]any{"name": call.Name, "group": group, "kind": "securevalues"})
 }

@@ -1,5 +1,5 @@
-// Package grafanatest is a stand-in for the Secrets Management API of Grafana: an in-memory server that behaves as the real
-// one is known to, with switches for what is not certain, scripted faults, and a record of calls.
+// Package grafanatest is a fake Grafana: an in-memory server of the Secrets Management API. It has switches for behaviour that is not
+// certain, scripted faults, and a record of calls.
 package grafanatest
 
 import (
@@ -27,7 +27,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/uuid"
 )
 
-// Stored is a secure value as the server holds it.
+// Stored is a secure value as the server stores it.
 type Stored struct {
 	Name            string
 	UID             string
@@ -43,7 +43,7 @@ type Stored struct {
 	Keeper          string
 }
 
-// OwnerReference says that a secure value belongs to a resource of Grafana's own.
+// OwnerReference names the resource of Grafana that a secure value belongs to.
 type OwnerReference struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -64,7 +64,7 @@ type Server struct {
 	mu       sync.Mutex
 	tokens   map[string][]Permission
 	values   map[string]map[string]*Stored // by namespace and name
-	versions map[string]int64              // the highest ever, by namespace and name: it goes on after a delete
+	versions map[string]int64              // the highest ever, by namespace and name: a recreated value continues from it
 	faults   []*Fault
 	latency  time.Duration
 	calls    []*Call
@@ -86,12 +86,12 @@ type options struct {
 // Option switches a behaviour.
 type Option func(*options)
 
-// WithBasePath serves the API under a sub-path, as /grafana.
+// WithBasePath serves the API under a sub-path, for example /grafana.
 func WithBasePath(path string) Option {
 	return func(o *options) { o.basePath = strings.TrimRight(path, "/") }
 }
 
-// WithNamespaces sets the namespaces that exist. Without it there is one, default.
+// WithNamespaces sets the namespaces that exist. Without it there is only default.
 func WithNamespaces(namespaces ...string) Option {
 	return func(o *options) { o.namespaces = namespaces }
 }
@@ -99,10 +99,10 @@ func WithNamespaces(namespaces ...string) Option {
 // WithAPINotServed answers as the open source edition does: 404 in plain text.
 func WithAPINotServed() Option { return func(o *options) { o.notServed = true } }
 
-// WithInvalidAs400 answers 400 where the server else answers 422.
+// WithInvalidAs400 answers 400 instead of 422.
 func WithInvalidAs400() Option { return func(o *options) { o.invalidAs400 = true } }
 
-// WithLabelsDropped keeps no labels and annotations.
+// WithLabelsDropped drops labels and annotations.
 func WithLabelsDropped() Option { return func(o *options) { o.dropLabels = true } }
 
 // WithoutStatus answers without status.
@@ -113,8 +113,8 @@ func WithResourceVersionEnforced() Option {
 	return func(o *options) { o.enforceResourceVersion = true }
 }
 
-// WithWords has the server say these words, of letters, digits and "-", in headers of each answer, as a place to be redirected to among
-// them, and in the message of each failure.
+// WithWords puts these words, of letters, digits and "-", into headers of each answer, Location among them, and into the message of each
+// failure.
 func WithWords(words string) Option { return func(o *options) { o.words = words } }
 
 // New returns a server without values and tokens.
@@ -134,7 +134,7 @@ func New(opts ...Option) *Server {
 
 // Running is a server that listens.
 type Running struct {
-	// URL is where the API is served, its sub-path included.
+	// URL is the address of the API, including its sub-path.
 	URL string
 	// CA is the certificate (PEM) to trust; empty without TLS.
 	CA []byte
@@ -143,7 +143,7 @@ type Running struct {
 	state  *Server
 }
 
-// Start serves the state over plain HTTP at a free port of the loopback interface.
+// Start serves the state over plain HTTP on a free port of the loopback interface.
 func (s *Server) Start() (*Running, error) { return s.start(nil) }
 
 // StartTLS serves the state over TLS. The certificate is for example.com and the loopback addresses.
@@ -151,7 +151,7 @@ func (s *Server) StartTLS() (*Running, error) {
 	return s.start(&tls.Config{MinVersion: tls.VersionTLS12})
 }
 
-// StartMutualTLS is StartTLS for those alone who show a certificate that the given one (PEM) has signed, as it has signed itself.
+// StartMutualTLS is StartTLS, and requires a client certificate that the given CA (PEM) has signed. A self-signed one is its own CA.
 func (s *Server) StartMutualTLS(clientCA []byte) (*Running, error) {
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(clientCA) {
@@ -159,13 +159,13 @@ func (s *Server) StartMutualTLS(clientCA []byte) (*Running, error) {
 	}
 	return s.start(&tls.Config{
 		MinVersion: tls.VersionTLS12,
-		// In TLS 1.3 a client has sent its request before it is refused, and the refusal can be lost with the connection.
+		// In TLS 1.3 a client sends its request before it is refused, and the refusal can be lost with the connection.
 		MaxVersion: tls.VersionTLS12,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
 	})
 }
 
-// ClientCertificate makes a certificate that is signed by itself, and its key, both PEM.
+// ClientCertificate makes a self-signed certificate and its key, both PEM.
 func ClientCertificate() (cert, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -191,13 +191,13 @@ func ClientCertificate() (cert, key []byte, err error) {
 func (s *Server) start(secure *tls.Config) (*Running, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it ends with Close
 	if err != nil {
-		return nil, fmt.Errorf("listen for the stand-in Grafana: %w", err)
+		return nil, fmt.Errorf("listen for the fake Grafana: %w", err)
 	}
 	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}}
 	running := &Running{server: server, state: s}
 	if secure != nil {
 		server.EnableHTTP2, server.TLS = true, secure
-		server.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that fail, as they are meant to
+		server.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that fail on purpose
 		server.StartTLS()
 		running.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 	} else {
@@ -207,18 +207,18 @@ func (s *Server) start(secure *tls.Config) (*Running, error) {
 	return running, nil
 }
 
-// Close ends the server, and the calls that hang in it.
+// Close stops the server and ends the calls that hang in it.
 func (r *Running) Close() {
 	close(r.state.closed)
 	r.server.CloseClientConnections()
 	r.server.Close()
 }
 
-// Permission is an action that a token has, in one namespace or, with "*", in all of them.
+// Permission grants a token an action in one namespace or, with "*", in all.
 type Permission struct {
 	Action    Action
 	Namespace string
-	// Name limits the permission to one secure value; empty is all.
+	// Name restricts the permission to one secure value; empty is all.
 	Name string
 }
 
@@ -232,7 +232,7 @@ func AllPermissions() []Permission {
 	}
 }
 
-// AddToken makes the server take a token, with the given permissions; without any, with AllPermissions.
+// AddToken makes the server accept a token with the given permissions; the default is AllPermissions.
 func (s *Server) AddToken(token string, permissions ...Permission) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -270,10 +270,10 @@ func (s *Server) Values(namespace string) map[string]Stored {
 	return values
 }
 
-// ErrNotDecrypted says that a decrypter gets nothing: there is no such value, or it does not name the decrypter.
+// ErrNotDecrypted says that there is no such value, or that it does not name the decrypter.
 var ErrNotDecrypted = errors.New("not for this decrypter")
 
-// Decrypt returns what a decrypter in Grafana would get.
+// Decrypt returns the value that a decrypter in Grafana would get.
 func (s *Server) Decrypt(namespace, name, decrypter string) ([]byte, error) {
 	v, found := s.Value(namespace, name)
 	if !found || !slices.Contains(v.Decrypters, decrypter) { // compared as stored, spaces included
@@ -282,22 +282,21 @@ func (s *Server) Decrypt(namespace, name, decrypter string) ([]byte, error) {
 	return v.Value, nil
 }
 
-// Put stores a value as somebody else than the client would. UID, Version and times are the server's, as with each write.
+// Put stores a value as another writer would. The server sets UID, Version and times, as with each write.
 func (s *Server) Put(namespace string, v Stored) Stored {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.store(namespace, v).clone()
 }
 
-// Remove deletes a value as somebody else than the client would.
+// Remove deletes a value as another writer would.
 func (s *Server) Remove(namespace, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.values[namespace], name)
 }
 
-// CollectGarbage forgets the versions of deleted values, as the server does after some time: a name that is used again then
-// begins with version 1.
+// CollectGarbage forgets the versions of deleted values, as the server does after some time: a reused name then begins with version 1.
 func (s *Server) CollectGarbage() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -309,18 +308,18 @@ func (s *Server) CollectGarbage() {
 	}
 }
 
-// store writes a new version of a value. s.mu is held.
+// store writes a new version of a value. s.mu must be locked.
 func (s *Server) store(namespace string, v Stored) *Stored {
 	key := namespace + "/" + v.Name
 	s.versions[key]++
 	v = v.clone()
-	v.UID = string(uuid.NewUUID()) // another with each version
+	v.UID = string(uuid.NewUUID()) // a new one with each version
 	v.Version = s.versions[key]
 	v.UpdatedAt = time.Now().UTC().Truncate(time.Second)
 	v.Keeper = "system"
 	if old := s.values[namespace][v.Name]; old != nil {
 		v.CreatedAt = old.CreatedAt
-		v.OwnerReferences = old.OwnerReferences // kept whatever is sent
+		v.OwnerReferences = old.OwnerReferences // a client cannot change them
 	} else {
 		v.CreatedAt = v.UpdatedAt
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
 )
 
-// running is a stand-in, and a token that may do everything.
+// running is a fake Grafana, and a token that may do everything.
 type running struct {
 	*grafanatest.Server
 
@@ -116,7 +116,7 @@ func TestPermissions(t *testing.T) {
 			t.Errorf("GET %s: HTTP %d %s", path, code, content)
 		}
 	}
-	// Forbidden comes before the body is looked at, and before it shows whether the value exists.
+	// Forbidden comes before the body is read, and before it shows whether the value exists.
 	for _, method := range []string{"PUT", "DELETE"} {
 		if code, _, _ := r.call(t, method, values+"/none", "{", "reader"); code != 403 {
 			t.Errorf("%s: HTTP %d", method, code)

@@ -42,7 +42,7 @@ func Find() (string, error) {
 	}
 	dirs, err := filepath.Glob(filepath.Join(store, "k8s", Series+".*-"+platform))
 	if err != nil {
-		return "", fmt.Errorf("look into %s: %w", store, err)
+		return "", fmt.Errorf("search %s: %w", store, err)
 	}
 	dirs = slices.DeleteFunc(dirs, func(dir string) bool { return check(dir) != nil })
 	if len(dirs) == 0 {
@@ -51,7 +51,7 @@ func Find() (string, error) {
 	return slices.MaxFunc(dirs, func(a, b string) int { return cmp.Compare(patch(a), patch(b)) }), nil
 }
 
-// Dir is where the store keeps a release, as "1.37.2", for this platform.
+// Dir is where the store keeps a release, for example "1.37.2", for this platform.
 func Dir(store, version string) string {
 	return filepath.Join(store, "k8s", version+"-"+platform)
 }

@@ -86,7 +86,7 @@ func TestVersionIsWhatIsBuilt(t *testing.T) {
 	}
 }
 
-// emptyStore makes an empty store the one that is looked into, and returns its directory.
+// emptyStore makes an empty store the one that is searched, and returns its directory.
 func emptyStore(t *testing.T) string {
 	t.Helper()
 	t.Setenv("KUBEBUILDER_ASSETS", "")

@@ -174,13 +174,14 @@ func Run(ctx context.Context, dir string, groups []Group) error {
 
 var sampleLine = regexp.MustCompile(`^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})? (\S+)$`)
 
-// Scraped returns the series of ours on a metrics page, half an hour of them: gauges stay, and counters go on in the same way.
+// Scraped returns the series on a metrics page that alerts and dashboard use, half an hour of them: gauges stay, and counters go on in
+// the same way.
 func Scraped(page string) []Series {
 	var all []Series
 	for line := range strings.Lines(page) {
 		line = strings.TrimSpace(line)
 		found := sampleLine.FindStringSubmatch(line)
-		if found == nil || !strings.HasPrefix(line, "gsv_") {
+		if found == nil || !strings.HasPrefix(line, "gsv_") && !strings.HasPrefix(line, "workqueue_longest_running_processor_seconds") {
 			continue
 		}
 		name, labels := found[1], found[2]

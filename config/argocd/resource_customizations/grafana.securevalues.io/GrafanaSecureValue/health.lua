@@ -1,5 +1,5 @@
--- Health as the conditions tell it: Ready's message says what is true and what to do. Only Stalled needs a person.
-local health = {status = "Progressing", message = "The operator has not looked at this generation yet"}
+-- Health follows the conditions. The message of Ready says what is true and what to do. Only Stalled requires a person to act.
+local health = {status = "Progressing", message = "The operator has not reconciled this generation yet"}
 if obj.status == nil or obj.status.conditions == nil or obj.status.observedGeneration ~= obj.metadata.generation then
   return health
 end
