@@ -1,9 +1,5 @@
-# `make docker-build` passes the version that go.mod pins.
-ARG GO_VERSION=1.26
-# Give a digest, as in BASE=gcr.io/distroless/static@sha256:..., for an image that can be built again.
-ARG BASE=gcr.io/distroless/static:nonroot
-
-FROM --platform=$BUILDPLATFORM golang:${GO_VERSION} AS build
+# The version of go.mod.
+FROM --platform=$BUILDPLATFORM golang:1.26.8@sha256:3c3e25a4da13fd0478eed2df1eb35a0e667094a7124d3993a6a1d30f71c17e79 AS build
 ARG TARGETOS
 ARG TARGETARCH
 ARG VERSION=dev
@@ -16,7 +12,7 @@ COPY internal internal
 RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} \
     go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=${VERSION}" -o /manager ./cmd
 
-FROM ${BASE}
+FROM gcr.io/distroless/static:nonroot@sha256:d29e660cc75a5b6b1334e03c5c81ccf9bc0884a002c6000dbf0fb96034814478
 COPY --from=build /manager /manager
 USER 65532:65532
 ENTRYPOINT ["/manager"]

@@ -7,6 +7,7 @@ CRD_REF_DOCS_VERSION := v0.3.0
 HELM_DOCS_VERSION := v1.14.2
 CYCLONEDX_VERSION := v1.10.0
 COSIGN_VERSION := v3.1.3
+GOVULNCHECK_VERSION := v1.9.0
 
 # A failed command in a pipe fails its recipe.
 SHELL = /usr/bin/env bash -o pipefail
@@ -18,6 +19,8 @@ KUBECTL ?= kubectl
 DOCKER ?= docker
 # Where `make run` keeps the Secrets of cluster connections and the fingerprint key.
 OPERATOR_NAMESPACE ?= default
+# The manager fills it, but may not create it.
+KEY_SECRET := grafana-secure-value-operator-fingerprint
 # Further flags of the manager that `make run` starts.
 ARGS ?=
 
@@ -132,13 +135,17 @@ vet: ## Run go vet.
 lint: $(GOLANGCI_LINT) ## Run golangci-lint.
 	@$(GOLANGCI_LINT) run
 
+.PHONY: vulncheck
+vulncheck: ## Look for known vulnerabilities in what the manager calls. It asks the database of Go.
+	@go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./...
+
 .PHONY: build
 build: ## Build bin/manager.
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/manager ./cmd
 
 .PHONY: docker-build
 docker-build: ## Build the image IMG.
-	$(DOCKER) build --build-arg GO_VERSION=$(shell go list -m -f '{{.GoVersion}}') --build-arg VERSION=$(VERSION) -t $(IMG) .
+	$(DOCKER) build --build-arg VERSION=$(VERSION) -t $(IMG) .
 
 .PHONY: build-installer
 build-installer: ## Write dist/install.yaml: CRDs, roles and the manager with the image IMG, in one file to apply.
@@ -153,18 +160,21 @@ clean: ## Remove bin/ and dist/. The test control plane stays: other checkouts u
 
 REGISTRY := ghcr.io/securevalues-io
 RELEASE = $(VERSION:v%=%)
-RELEASE_IMG = $(REGISTRY)/grafana-secure-value-operator:$(RELEASE)
+RELEASE_IMG = $(REGISTRY)/grafana-secure-value-operator
+CYCLONEDX := go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION)
 COSIGN := go run github.com/sigstore/cosign/v3/cmd/cosign@$(COSIGN_VERSION)
 
 .PHONY: sbom
 sbom: ## Write dist/sbom.cdx.json: the modules of the manager.
 	@mkdir -p dist
-	@go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION) app -json -licenses -main cmd -output dist/sbom.cdx.json .
+	@$(CYCLONEDX) app -json -licenses -main cmd -output dist/sbom.cdx.json .
 
 .PHONY: release-files
-release-files: sbom $(HELM) ## Write the release files other than the image, and their checksums, into dist/.
-	@$(MAKE) build-installer IMG=$(RELEASE_IMG)
-	@$(HELM) package $(CHART) --version $(RELEASE) --app-version $(RELEASE) --destination dist
+release-files: sbom $(HELM) ## Write the release files that name the image by its DIGEST, and their checksums, into dist/.
+	@echo '$(DIGEST)' | grep -qxE 'sha256:[0-9a-f]{64}' || { echo 'DIGEST is "$(DIGEST)", and not that of an image'; exit 1; }
+	@$(MAKE) build-installer IMG=$(RELEASE_IMG):$(RELEASE)@$(DIGEST)
+	@rm -rf dist/chart && cp -R $(CHART) dist/chart && sed -i 's|^  digest: ""$$|  digest: $(DIGEST)|' dist/chart/values.yaml
+	@$(HELM) package dist/chart --version $(RELEASE) --app-version $(RELEASE) --destination dist && rm -rf dist/chart
 	@cd dist && sha256sum install.yaml sbom.cdx.json grafana-secure-value-operator-$(RELEASE).tgz > checksums.txt
 
 .PHONY: release-login
@@ -172,12 +182,21 @@ release-login: $(HELM) ## Log in to the registry as REGISTRY_USER, with REGISTRY
 	@printenv REGISTRY_TOKEN | $(DOCKER) login $(firstword $(subst /, ,$(REGISTRY))) --username "$$REGISTRY_USER" --password-stdin
 	@printenv REGISTRY_TOKEN | $(HELM) registry login $(firstword $(subst /, ,$(REGISTRY))) --username "$$REGISTRY_USER" --password-stdin
 
-.PHONY: release
-release: release-files ## Build, push and sign image and chart, and create the release. It needs docker with buildx, and gh.
+.PHONY: release-build
+release-build: sbom $(HELM) ## Build and push image and chart, and write the release files and the digests into dist/. It needs docker with buildx.
 	$(DOCKER) buildx build --platform linux/amd64,linux/arm64 --sbom=true --provenance=mode=max --push --metadata-file dist/image.json \
-		--build-arg GO_VERSION=$(shell go list -m -f '{{.GoVersion}}') --build-arg VERSION=$(VERSION) --tag $(RELEASE_IMG) .
-	$(COSIGN) sign --yes $(RELEASE_IMG)@$$(sed -n 's/.*"containerimage.digest": "\(sha256:[0-9a-f]*\)".*/\1/p' dist/image.json)
-	$(HELM) push dist/grafana-secure-value-operator-$(RELEASE).tgz oci://$(REGISTRY)/charts
+		--build-arg VERSION=$(VERSION) --tag $(RELEASE_IMG):$(RELEASE) .
+	@sed -n 's/.*"containerimage.digest": "\(sha256:[0-9a-f]*\)".*/\1/p' dist/image.json > dist/image.digest
+	@$(MAKE) release-files DIGEST=$$(cat dist/image.digest)
+	$(HELM) push dist/grafana-secure-value-operator-$(RELEASE).tgz oci://$(REGISTRY)/charts 2>&1 | tee dist/chart.log
+	@sed -n 's/^Digest: //p' dist/chart.log > dist/chart.digest
+
+.PHONY: release-sign
+release-sign: ## Sign what release-build pushed and wrote, and create the release. It needs an identity for cosign, and gh.
+	@for file in image.digest chart.digest; do \
+		grep -qxE 'sha256:[0-9a-f]{64}' dist/$$file || { echo "dist/$$file has no digest"; exit 1; }; done
+	$(COSIGN) sign --yes $(RELEASE_IMG)@$$(cat dist/image.digest)
+	$(COSIGN) sign --yes $(REGISTRY)/charts/grafana-secure-value-operator@$$(cat dist/chart.digest)
 	$(COSIGN) sign-blob --yes --bundle dist/checksums.txt.sigstore.json dist/checksums.txt
 	gh release create $(VERSION) --verify-tag --notes-file CHANGELOG.md dist/install.yaml dist/sbom.cdx.json dist/checksums.txt \
 		dist/checksums.txt.sigstore.json dist/grafana-secure-value-operator-$(RELEASE).tgz
@@ -224,6 +243,8 @@ uninstall: ## Remove the CRDs. Before, delete their objects while a manager runs
 
 .PHONY: run
 run: ## Run the manager on this machine, with the Secrets of cluster connections in OPERATOR_NAMESPACE.
+	@$(KUBECTL) -n $(OPERATOR_NAMESPACE) get secret $(KEY_SECRET) >/dev/null 2>&1 || \
+		$(KUBECTL) -n $(OPERATOR_NAMESPACE) create secret generic $(KEY_SECRET) --type=grafana.securevalues.io/fingerprint-key
 	CGO_ENABLED=0 go run -ldflags "-X main.version=$(VERSION)" ./cmd --operator-namespace=$(OPERATOR_NAMESPACE) $(ARGS)
 
 .PHONY: deploy

@@ -68,6 +68,8 @@ func parse(args []string) (operator.Options, zap.Options, error) {
 	logOptions.BindFlags(fs)
 	fs.StringVar(&opts.MetricsBindAddress, "metrics-bind-address", "0", "address of the metrics endpoint, for example :8443; 0 turns it off")
 	fs.BoolVar(&opts.MetricsSecure, "metrics-secure", true, "serve metrics over HTTPS, with Kubernetes authentication and authorization")
+	fs.StringVar(&opts.MetricsCertPath, "metrics-cert-path", "",
+		"directory with tls.crt and tls.key, the certificate of the metrics endpoint (default: one of its own, made at each start)")
 	fs.StringVar(&opts.HealthProbeBindAddress, "health-probe-bind-address", ":8081", "address of the probe endpoint; 0 turns it off")
 	fs.BoolVar(&opts.LeaderElect, "leader-elect", false, "elect a leader: only one of several managers works at a time")
 	fs.IntVar(&opts.MaxConcurrentReconciles, "max-concurrent-reconciles", 64, "objects of a kind that are reconciled at a time")

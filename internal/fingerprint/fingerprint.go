@@ -23,7 +23,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
@@ -96,8 +95,10 @@ func WriteParts(w io.Writer, parts ...string) {
 	}
 }
 
-// +kubebuilder:rbac:groups="",namespace=system,resources=secrets,verbs=create
-// +kubebuilder:rbac:groups="",namespace=system,resources=secrets,resourceNames=grafana-secure-value-operator-fingerprint,verbs=get
+// The right to create Secrets cannot be limited to a name, and would let whoever has the manager's token make itself a token of every other
+// ServiceAccount of the namespace. So the installation makes the Secret, empty, and the manager fills it.
+//
+// +kubebuilder:rbac:groups="",namespace=system,resources=secrets,resourceNames=grafana-secure-value-operator-fingerprint,verbs=get;update
 
 const (
 	// SecretName is the name of the Secret that holds the key, in the operator's namespace.
@@ -112,7 +113,7 @@ const (
 // errNotAKey says that the Secret is there and does not hold a key: only a person can decide what to do.
 var errNotAKey = errors.New("no fingerprint key")
 
-// Store holds the key of this installation. It reads it from the Secret when it is started, or makes it there once.
+// Store holds the key of this installation. It reads it from the Secret when it is started, or makes it once and fills the Secret.
 //
 // It is a manager.Runnable of the leader alone, so that one process at a time makes a key.
 type Store struct {
@@ -186,38 +187,37 @@ func (s *Store) Check(*http.Request) error {
 func (s *Store) explain(err error) string {
 	switch {
 	case apierrors.IsNotFound(err):
-		return fmt.Sprintf("namespace %q does not exist: create it, or name the one that the operator runs in by --operator-namespace", s.namespace)
+		return fmt.Sprintf("Secret %s is not there: create it: %s; or name the namespace that the operator runs in by --operator-namespace",
+			SecretName, s.howToCreate())
 	case apierrors.IsForbidden(err):
-		return fmt.Sprintf("grant get and create on Secret %s in namespace %q to the ServiceAccount of the operator, as the Role of the installation does", SecretName, s.namespace)
+		return fmt.Sprintf("grant get and update on Secret %s in namespace %q to the ServiceAccount of the operator, as the Role of the installation does", SecretName, s.namespace)
 	default:
 		return err.Error()
 	}
 }
 
-// load returns the key that the Secret holds, and makes the Secret if it is not there.
+// howToCreate returns the command that creates the Secret as an installation does.
+func (s *Store) howToCreate() string {
+	return fmt.Sprintf("kubectl create secret generic %s --type=%s -n %s", SecretName, SecretType, s.namespace)
+}
+
+// load returns the key that the Secret holds, and fills the Secret if it is empty.
 func (s *Store) load(ctx context.Context) (Key, error) {
 	secret := &corev1.Secret{}
 	name := client.ObjectKey{Namespace: s.namespace, Name: SecretName}
 	err := s.reader.Get(ctx, name, secret)
-	if apierrors.IsNotFound(err) {
-		secret, err = s.create(ctx)
+	if err == nil && secret.Type == SecretType && len(secret.Data) == 0 {
+		// The resourceVersion of the read keeps this from replacing a key that is there by now.
+		secret.Data, secret.Immutable = map[string][]byte{dataKey: NewKey().Bytes()}, new(true)
+		err = s.writer.Update(ctx, secret)
 	}
 	if err != nil {
 		return Key{}, fmt.Errorf("fingerprint key: %w", err)
 	}
 	key, err := ParseKey(secret.Data[dataKey])
 	if err != nil || secret.Type != SecretType {
-		return Key{}, fmt.Errorf("%w: Secret %s must be of type %s with %d bytes under %q; restore it from a backup, or delete it to have a new one made", errNotAKey, name, SecretType, KeySize, dataKey)
+		return Key{}, fmt.Errorf("%w: Secret %s must be of type %s with %d bytes under %q; restore it from a backup, or delete it and create it empty for a new key: %s",
+			errNotAKey, name, SecretType, KeySize, dataKey, s.howToCreate())
 	}
 	return key, nil
-}
-
-func (s *Store) create(ctx context.Context) (*corev1.Secret, error) {
-	secret := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: SecretName},
-		Type:       SecretType,
-		Immutable:  new(true),
-		Data:       map[string][]byte{dataKey: NewKey().Bytes()},
-	}
-	return secret, s.writer.Create(ctx, secret)
 }

@@ -4,7 +4,6 @@ package operator
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"strings"
@@ -53,6 +52,7 @@ const (
 type Options struct {
 	MetricsBindAddress      string
 	MetricsSecure           bool
+	MetricsCertPath         string // empty: a certificate of its own, made at each start
 	HealthProbeBindAddress  string
 	LeaderElect             bool
 	MaxConcurrentReconciles int
@@ -138,6 +138,9 @@ func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manag
 	if err := checkInstalled(mgr.GetRESTMapper(), opts.served()); err != nil {
 		return nil, err
 	}
+	if err := addMetricsServer(ctx, mgr, opts); err != nil {
+		return nil, fmt.Errorf("metrics endpoint: %w", err)
+	}
 	clusterID, err := resolveClusterID(ctx, mgr.GetAPIReader(), opts.ClusterID)
 	if err != nil {
 		return nil, err
@@ -183,19 +186,10 @@ func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manag
 }
 
 func managerOptions(opts Options) ctrl.Options {
-	metricsOptions := metricsserver.Options{
-		BindAddress:   opts.MetricsBindAddress,
-		SecureServing: opts.MetricsSecure,
-		// HTTP/2 stays off: its rapid reset lets a peer exhaust the server (CVE-2023-44487).
-		TLSOpts: []func(*tls.Config){func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }},
-	}
-	if opts.MetricsSecure {
-		metricsOptions.FilterProvider = readers
-	}
 	return ctrl.Options{
 		Scheme:                        Scheme(),
 		Logger:                        discreet(ctrl.Log),
-		Metrics:                       metricsOptions,
+		Metrics:                       metricsserver.Options{BindAddress: "0"}, // see addMetricsServer
 		HealthProbeBindAddress:        opts.HealthProbeBindAddress,
 		LeaderElection:                opts.LeaderElect,
 		LeaderElectionID:              leaderElectionID,

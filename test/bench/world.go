@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/operator"
 	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
 )
@@ -108,6 +109,12 @@ func (w *world) prepare(ctx context.Context) error {
 		if err := w.k8s.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
 			return err
 		}
+	}
+	key := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: fingerprint.SecretName}, Type: fingerprint.SecretType,
+	}
+	if err := w.k8s.Create(ctx, key); err != nil {
+		return err
 	}
 	return w.connect(ctx, defaultConnection, w.grafana)
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 )
 
 // TestAgreesWithKustomize: the chart installs by default what config/default does, though under other names.
@@ -30,6 +32,26 @@ func TestAgreesWithKustomize(t *testing.T) {
 		got, want := rights(t, chart), rights(t, config)
 		if len(want) == 0 || !slices.Equal(got, want) {
 			t.Errorf("the chart grants\n%s\nconfig/default\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	})
+
+	t.Run("the manager writes no Secret but the fingerprint key", func(t *testing.T) {
+		for what, objects := range map[string][]object{"the chart": chart, "config/default": config} {
+			key := only(t, objects, "Secret")
+			if name(key) != fingerprint.SecretName || key["type"] != string(fingerprint.SecretType) {
+				t.Errorf("%s has Secret %s of type %v", what, name(key), key["type"])
+			}
+			for _, field := range []string{"data", "stringData", "immutable"} { // whoever applies it would take these from the manager
+				if key[field] != nil {
+					t.Errorf("%s sets %s of the key", what, field)
+				}
+			}
+			for _, right := range rights(t, objects) {
+				verb, of, _ := strings.Cut(strings.TrimPrefix(right, "own namespace: "), " secrets /")
+				if of != "" && !slices.Contains([]string{"cluster: get", "cluster: list", "cluster: watch"}, verb) && of != fingerprint.SecretName {
+					t.Errorf("%s grants %s", what, right)
+				}
+			}
 		}
 	})
 
@@ -69,6 +91,21 @@ func TestAgreesWithKustomize(t *testing.T) {
 
 	t.Run("Service of the metrics", func(t *testing.T) {
 		same(t, only(t, chart, "Service"), only(t, config, "Service"), []any{"spec", "ports"})
+	})
+
+	t.Run("NetworkPolicy", func(t *testing.T) {
+		got, want := only(t, chart, "NetworkPolicy"), only(t, config, "NetworkPolicy")
+		for _, key := range keysOf(at(got, "spec").(map[string]any), at(want, "spec").(map[string]any)) {
+			if key != "podSelector" {
+				same(t, got, want, []any{"spec", key})
+			}
+		}
+		for what, objects := range map[string][]object{"the chart": chart, "config/default": config} {
+			selected := at(only(t, objects, "NetworkPolicy"), "spec", "podSelector", "matchLabels")
+			if pods := at(only(t, objects, "Deployment"), "spec", "selector", "matchLabels"); !reflect.DeepEqual(selected, pods) {
+				t.Errorf("%s: the policy is for %v, the pods of the Deployment are %v", what, selected, pods)
+			}
+		}
 	})
 
 	t.Run("kinds", func(t *testing.T) {

@@ -23,6 +23,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/operator"
 	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
@@ -150,6 +151,10 @@ func (d *demo) prepare(url string) error {
 // startManager starts the manager in this process, with its log in a file.
 func (d *demo) startManager(ctx context.Context) (stop func() error, err error) {
 	if _, err := d.kubectl(ctx, "create", "namespace", operatorNamespace); err != nil {
+		return nil, err
+	}
+	if _, err := d.kubectl(ctx, "create", "secret", "generic", fingerprint.SecretName, "--type="+string(fingerprint.SecretType),
+		"--namespace="+operatorNamespace); err != nil {
 		return nil, err
 	}
 	log, err := os.Create(filepath.Join(d.dir, "manager.log"))

@@ -64,13 +64,16 @@ var _ = Describe("The chart", func() {
 			c.upgrade(append(readers, "--set", "replicaCount=3,log.level=debug,maxConcurrentReconciles=4")...)
 			Expect(c.crds()[crdOfValues].Spec.Names.ShortNames).To(Equal([]string{"gsv"}))
 		})
+		key := c.fingerprintKey()
 		nothingWritten("rolling back", func() {
 			c.helm("rollback", release, "1", "--namespace", operatorNamespace)
 			Expect(c.crds()[crdOfValues].Spec.Names.ShortNames).To(Equal([]string{"older"}))
 		})
-		key := c.fingerprintKey()
-		nothingWritten("losing the fingerprint key", func() { c.delete(key) })
-		Expect(c.fingerprintKey().UID).NotTo(Equal(key.UID))
+		Expect(c.fingerprintKey().Data).To(Equal(key.Data))
+		nothingWritten("replacing the fingerprint key", func() {
+			c.shell(blocksOf(filepath.Join(root, "SECURITY.md"), "What to do after a leak")...)
+		})
+		Expect(c.fingerprintKey().Data).NotTo(Equal(key.Data))
 
 		By("rotating, which writes each of them once")
 		c.secret("source", "key", "canary-2")

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
 )
 
@@ -32,8 +33,25 @@ var _ = Describe("install.yaml", func() {
 		m.stop()
 		Expect(c.requests(m.user, controlplane.Mark{}, denied)).To(BeEmpty())
 
-		By("applying it again, which changes nothing")
+		By("applying it again, which changes nothing, and the fingerprint key least of all")
+		key := c.fingerprintKey()
+		Expect(key.Data).To(HaveKeyWithValue("key", HaveLen(fingerprint.KeySize)))
+		Expect(key.Immutable).To(HaveValue(BeTrue()))
 		Expect(c.kubectl("", "diff", "--server-side", "-f", file)).To(BeEmpty())
+		c.kubectl("", "apply", "--server-side", "-f", file)
+		Expect(c.fingerprintKey().Data).To(Equal(key.Data))
+		empty := filepath.Join(GinkgoT().TempDir(), "key.yaml")
+		for document := range strings.SplitSeq(string(content), "\n---\n") {
+			if strings.Contains(document, "kind: Secret\n") {
+				Expect(os.WriteFile(empty, []byte(document), 0o600)).To(Succeed())
+			}
+		}
+		c.kubectl("", "apply", "-f", empty)
+		Expect(c.fingerprintKey().Data).To(Equal(key.Data))
+		out, err = c.command(c.kubeconfig, "kubectl", "replace", "-f", empty)
+		Expect(err).To(HaveOccurred())
+		Expect(out).To(ContainSubstring("field is immutable"))
+		Expect(c.fingerprintKey().Data).To(Equal(key.Data))
 
 		c.kubectl("", "delete", "--wait=false", "-f", file)
 		Eventually(c.crds).Should(BeEmpty())

@@ -59,8 +59,13 @@ func (c *cluster) run() *manager {
 	cmd := exec.Command(managerPath, args...) //nolint:noctx // stop ends it, so that it can release its lease
 	for _, env := range container.Env {
 		value := env.Value
-		if env.ValueFrom != nil {
-			Expect(env.ValueFrom.FieldRef.FieldPath).To(Equal("metadata.namespace"))
+		switch from := env.ValueFrom; {
+		case from == nil:
+		case from.ResourceFieldRef != nil:
+			Expect(from.ResourceFieldRef.Resource).To(Equal("limits.memory"))
+			value = strconv.FormatInt(container.Resources.Limits.Memory().Value(), 10)
+		default:
+			Expect(from.FieldRef.FieldPath).To(Equal("metadata.namespace"))
 			value = operatorNamespace
 		}
 		cmd.Env = append(cmd.Env, env.Name+"="+value)

@@ -48,7 +48,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	for _, path := range []string{"charts", "config", "hack/helm-unittest", "api", "cmd", "internal"} {
 		Expect(os.CopyFS(filepath.Join(root, path), os.DirFS(filepath.Join(project, path)))).To(Succeed())
 	}
-	for _, path := range []string{"Makefile", "README.md"} {
+	for _, path := range []string{"Makefile", "README.md", "SECURITY.md"} {
 		copyFile(filepath.Join(project, path), filepath.Join(root, path))
 	}
 })

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/operator"
 	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
 )
@@ -43,7 +44,8 @@ const (
 	bySeries = "where an event is repeated again and again"
 )
 
-// renderedRights returns the ServiceAccount of the manager, all roles and all bindings, as config/default installs them.
+// renderedRights returns the ServiceAccount of the manager, all roles and all bindings, and the Secret that it fills, as config/default
+// installs them.
 func renderedRights(ctx context.Context, at *controlplane.ControlPlane) []client.Object {
 	GinkgoHelper()
 	rendered, err := render(ctx, at.KubectlPath())
@@ -52,7 +54,7 @@ func renderedRights(ctx context.Context, at *controlplane.ControlPlane) []client
 	for document := range strings.SplitSeq(rendered, "\n---\n") {
 		o := &unstructured.Unstructured{}
 		Expect(yaml.Unmarshal([]byte(document), &o.Object)).To(Succeed())
-		if o.GetKind() == "ServiceAccount" || o.GroupVersionKind().Group == rbacv1.GroupName {
+		if o.GetKind() == "ServiceAccount" || o.GetKind() == "Secret" || o.GroupVersionKind().Group == rbacv1.GroupName {
 			objects = append(objects, o)
 		}
 	}
@@ -90,7 +92,7 @@ func eventuallyMay(ctx context.Context, at *controlplane.ControlPlane, user stri
 	for _, namespace := range namespaces {
 		asked := authorizationv1.ResourceAttributes{Namespace: namespace, Verb: "watch", Resource: "secrets"}
 		if namespace == operatorNamespace {
-			asked.Verb = "create"
+			asked.Verb, asked.Name = "update", fingerprint.SecretName
 		}
 		Eventually(func(g Gomega) {
 			review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: user, ResourceAttributes: &asked}}

@@ -208,6 +208,13 @@ var _ = Describe("The Secrets of a connection", func() {
 				Expect(message(conn.Status.Conditions)).To(ContainSubstring(what))
 				Expect(message(conn.Status.Conditions)).To(ContainSubstring("Name another one"))
 			}
+			i++
+			conn := w.connection("steals-" + string(rune('a'+i)) + w.namespace)
+			conn.Namespace, conn.Spec.URL, conn.Spec.Credentials.TokenSecretRef.Name = operatorNamespace, server.URL, name
+			w.create(conn)
+			DeferCleanup(func(ctx SpecContext) { Expect(k8s.Delete(ctx, conn)).To(Succeed()) })
+			w.eventuallySays(conn, v1alpha1.ReasonCredentialsInvalid)
+			Expect(message(conn.Status.Conditions)).To(ContainSubstring(what))
 		}
 		Expect(asked.Load()).To(BeZero())
 		events, err := plane.Audit(start)

@@ -69,6 +69,7 @@ var _ = Describe("The fingerprint key", func() {
 
 		stopManager()
 		Expect(k8s.Delete(ctx, key)).To(Succeed())
+		Expect(k8s.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}, Type: key.Type})).To(Succeed())
 		w.grafana.ResetCalls()
 		startManager()
 		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.DriftPolicy = v1alpha1.DriftPolicyReport })
@@ -86,6 +87,22 @@ var _ = Describe("The fingerprint key", func() {
 		one := w.synced("one", "canary-1")
 		two := w.synced("two", "canary-1")
 		Expect(one.Status.Targets[0].Fingerprint).NotTo(Equal(two.Status.Targets[0].Fingerprint))
+	})
+
+	It("tells targets of one object, and objects that had one name, of the same value apart", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("one", "canary-1")
+		first := sv.Status.Targets[0].Fingerprint
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "moved" })
+		w.eventuallySynced(sv)
+		Expect(sv.Status.Targets[0].Name).To(Equal("moved"))
+		Expect(sv.Status.Targets[0].Fingerprint).NotTo(Equal(first), "the target is not in it")
+
+		w.delete(sv)
+		w.eventuallyGone(sv)
+		again := w.synced("one", "canary-1")
+		Expect(again.Status.Targets[0].Name).To(Equal("one"))
+		Expect(again.Status.Targets[0].Fingerprint).NotTo(Equal(first), "the UID is not in it")
 	})
 })
 

@@ -23,8 +23,17 @@
 {{- if .Values.serviceAccount.create }}
 {{- .Values.serviceAccount.name | default (include "gsvo.fullname" .) }}
 {{- else }}
-{{- .Values.serviceAccount.name | default "default" }}
+{{- .Values.serviceAccount.name }}
 {{- end }}
+{{- end }}
+
+{{- define "gsvo.metricsService" -}}
+{{- include "gsvo.fullname" . | trunc 55 }}-metrics
+{{- end }}
+
+{{/* The host of the Service of the metrics, which its certificate is for. */}}
+{{- define "gsvo.metricsHost" -}}
+{{- printf "%s.%s.svc" (include "gsvo.metricsService" .) (include "gsvo.namespace" .) }}
 {{- end }}
 
 {{- define "gsvo.selectorLabels" -}}
@@ -55,6 +64,13 @@ annotations:
 {{- end }}
 {{- end }}
 
+{{/* "true" if an environment variable is set; of (dict "env" variables "name" name). */}}
+{{- define "gsvo.hasEnv" -}}
+{{- range .env }}
+{{- if eq .name $.name }}true{{ end }}
+{{- end }}
+{{- end }}
+
 {{- define "gsvo.image" -}}
 {{- with .Values.image }}
 {{- $name := .repository }}
@@ -82,8 +98,22 @@ annotations:
 {{- fail "metrics.secure needs a ClusterRole, and watch.namespaces makes none: set metrics.enabled=false, or metrics.secure=false" }}
 {{- end }}
 {{- end }}
+{{- if and .Values.watch.namespaces (or .Values.admissionPolicies.allowedURLs .Values.admissionPolicies.denyAdopt .Values.admissionPolicies.maxMetadataBytes) }}
+{{- fail "admissionPolicies are of the cluster, and watch.namespaces makes nothing outside of namespaces: leave them out" }}
+{{- end }}
+{{- if not (or .Values.serviceAccount.create .Values.serviceAccount.name) }}
+{{- fail "serviceAccount.create=false needs serviceAccount.name: the rights of the manager are bound to it" }}
+{{- end }}
 {{- if and .Values.metrics.readers (not (and .Values.metrics.enabled .Values.metrics.secure)) }}
 {{- fail "metrics.readers is for metrics.enabled with metrics.secure: otherwise whoever can reach the metrics may read them" }}
+{{- end }}
+{{- with .Values.metrics.certificate }}
+{{- if and .secretName (not (and $.Values.metrics.enabled $.Values.metrics.secure)) }}
+{{- fail "metrics.certificate is for metrics.enabled with metrics.secure: otherwise no certificate is shown" }}
+{{- end }}
+{{- if and .issuerRef (not .secretName) }}
+{{- fail "metrics.certificate.issuerRef needs metrics.certificate.secretName: the Secret that cert-manager writes" }}
+{{- end }}
 {{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) }}
 {{- fail "metrics.serviceMonitor needs metrics.enabled" }}

@@ -32,6 +32,7 @@ import (
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
@@ -155,6 +156,7 @@ func newWorld(t failer, f *front, grafana *grafanatest.Server) *world {
 	w.api = fake.NewClientBuilder().WithScheme(worldScheme()).WithGlobalResourceVersionCounter().WithReturnManagedFields().WithObjectTracker(w.etcd).
 		WithStatusSubresource(&v1alpha1.GrafanaSecureValue{}, &v1alpha1.GrafanaConnection{}).
 		WithInterceptorFuncs(w.noteChanges()).Build()
+	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: worldOperator, Name: fingerprint.SecretName}, Type: fingerprint.SecretType})
 	w.secret(worldNamespace, "grafana", "token", worldToken)
 	w.create(w.connection("prod", "default"))
 	return w

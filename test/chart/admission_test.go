@@ -1,0 +1,87 @@
+package chart
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+const (
+	connectionYAML = `
+apiVersion: grafana.securevalues.io/v1alpha1
+kind: GrafanaConnection
+metadata: {name: NAME, namespace: team-a}
+spec: {url: "URL", credentials: {tokenSecretRef: {name: grafana, key: token}}}
+`
+	valueYAML = `
+apiVersion: grafana.securevalues.io/v1alpha1
+kind: GrafanaSecureValue
+metadata: {name: NAME, namespace: team-a, annotations: {note: "NOTE"}}
+spec: {adoptionPolicy: POLICY, connectionRef: {name: prod}, valueFrom: {secretKeyRef: {name: sm, key: api-key}}}
+`
+)
+
+func connection(name, url string) string {
+	return strings.NewReplacer("NAME", name, "URL", url).Replace(connectionYAML)
+}
+
+func value(name, policy, note string) string {
+	return strings.NewReplacer("NAME", name, "POLICY", policy, "NOTE", note).Replace(valueYAML)
+}
+
+// TestAdmissionPolicies: the policies refuse what they are for, and leave alone what is there already, other edits, and the manager.
+func TestAdmissionPolicies(t *testing.T) {
+	const (
+		allowed = "https://grafana.example.com"
+		other   = "https://other.example.com/canary"
+		manager = "system:serviceaccount:release:release-grafana-secure-value-operator"
+	)
+	long := strings.Repeat("x", 5000)
+	server := startServer(t, "release", "team-a")
+	chart := chartDir(t)
+	server.run(t, run(t, "template", "release", chart, "--namespace", "release"), "apply", "--server-side", "-f", "-")
+	server.run(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+	server.run(t, connection("old", "https://old.example.com"), "create", "-f", "-")
+	server.run(t, value("old", "Adopt", long), "create", "-f", "-")
+	server.run(t, value("fresh", "Refuse", "short"), "create", "-f", "-")
+	server.run(t, run(t, "template", "release", chart, "--namespace", "release",
+		"--set", "admissionPolicies.allowedURLs={"+allowed+"},admissionPolicies.denyAdopt=true,admissionPolicies.maxMetadataBytes=4096"),
+		"apply", "--server-side", "-f", "-")
+
+	refused := []struct{ what, object, message string }{
+		{"url", connection("new", other), "spec.url must be one of: " + allowed},
+		{"Adopt", value("new", "Adopt", "short"), "spec.adoptionPolicy must be Refuse"},
+		{"metadata", value("new", "Refuse", long), "at most 4096 bytes"},
+		{"url of an object that is there", connection("old", other), "spec.url must be one of: " + allowed},
+		{"Adopt of an object that is there", value("fresh", "Adopt", "short"), "spec.adoptionPolicy must be Refuse"},
+		{"metadata of an object that is there", value("fresh", "Refuse", long), "at most 4096 bytes"},
+	}
+	for _, row := range refused {
+		var out string
+		err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
+			var err error
+			out, err = server.try(t, row.object, "apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-")
+			return err != nil, nil
+		})
+		if err != nil || !strings.Contains(out, row.message) || strings.Contains(out, "canary") {
+			t.Errorf("%s: %v\n%s", row.what, err, out)
+		}
+	}
+	for _, row := range []struct {
+		object string
+		args   []string
+	}{
+		{connection("new", allowed), []string{"create", "-f", "-"}},
+		{connection("new-too", allowed+"/"), []string{"create", "-f", "-"}},
+		{value("new", "Refuse", "short"), []string{"create", "-f", "-"}},
+		{"", []string{"patch", "gconn", "old", "-n", "team-a", "--type=merge", "-p", `{"spec":{"resyncPeriod":"1h"}}`}},
+		{"", []string{"patch", "gsv", "old", "-n", "team-a", "--type=merge", "-p", `{"spec":{"suspend":true}}`}},
+		{"", []string{"annotate", "gsv", "fresh", "-n", "team-a", "note=" + long, "--overwrite", "--as=" + manager}},
+		{"", []string{"delete", "gsv,gconn", "old", "-n", "team-a"}},
+	} {
+		server.run(t, row.object, append(row.args, "--dry-run=server")...)
+	}
+}
