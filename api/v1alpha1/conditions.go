@@ -139,11 +139,12 @@ const (
 	// ReasonRedirectRefused: Grafana answered with a redirect. Redirects are never followed, so that the token goes nowhere else.
 	ReasonRedirectRefused = "RedirectRefused"
 
-	// ReasonUnreachable: Grafana did not answer, or answered with an error of its own (5xx). The operator retries automatically.
+	// ReasonUnreachable: Grafana did not answer or failed, or what is in front of it answered with an error, for example a 401 that is not
+	// Grafana's. The operator retries automatically.
 	ReasonUnreachable = "Unreachable"
 
-	// ReasonInvalidResponse: the answer is not one of Grafana's API, for example a login page or the page of a proxy. The operator retries
-	// automatically.
+	// ReasonInvalidResponse: the answer is not one of Grafana's API, for example a login page or the page of a proxy, or it is
+	// compressed. The operator retries automatically.
 	ReasonInvalidResponse = "InvalidResponse"
 
 	// ReasonRateLimited: Grafana asked for fewer requests (429). The operator waits as long as Grafana asked, at most 15 minutes.

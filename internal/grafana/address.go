@@ -167,6 +167,14 @@ func proxyOf(u *url.URL) (*url.URL, error) {
 	return p, nil
 }
 
+// onProxyAnswer refuses what is no connection to Grafana, as the transport would, and keeps the code.
+func onProxyAnswer(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+	if answer.StatusCode != http.StatusOK {
+		return proxyCode(answer.StatusCode)
+	}
+	return nil
+}
+
 // proxyAddress returns the host and port at which a transport calls a proxy.
 func proxyAddress(p *url.URL) string {
 	port := p.Port()

@@ -9,6 +9,8 @@ import (
 	"os"
 	"syscall"
 	"testing"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 )
 
 // The dialer gets addresses as the network library writes them, zones included.
@@ -87,7 +89,6 @@ func TestCauseOf(t *testing.T) {
 		"no answer of a server": {dial(&net.DNSError{Err: "i/o timeout", Name: "canary", IsTimeout: true}), ErrUnresolved},
 		"nobody listens":        {dial(os.NewSyscallError("connect", syscall.ECONNREFUSED)), ErrConnectionRefused},
 		"no connection":         {dial(os.ErrDeadlineExceeded), ErrConnectTimeout},
-		"no proxy":              {&net.OpError{Op: "proxyconnect", Net: "tcp", Err: dial(syscall.ECONNREFUSED)}, ErrProxyUnreachable},
 		"broken off":            {io.ErrUnexpectedEOF, nil},
 		"no route":              {dial(os.NewSyscallError("connect", syscall.EHOSTUNREACH)), nil},
 	} {
@@ -97,5 +98,12 @@ func TestCauseOf(t *testing.T) {
 				t.Errorf("%v, because of %v", got, got.cause)
 			}
 		})
+	}
+}
+
+func TestNoConnectionIsKeptFromOneCheckToTheNext(t *testing.T) {
+	shortest := (&v1alpha1.ConnectionSpec{ResyncPeriod: "5s"}).ResyncInterval()
+	if shorter := (&v1alpha1.ConnectionSpec{ResyncPeriod: "4.999s"}).ResyncInterval(); shorter < shortest || idleTimeout >= shortest {
+		t.Errorf("idle for %s, and checked every %s or less", idleTimeout, min(shortest, shorter))
 	}
 }

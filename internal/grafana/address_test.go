@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -274,6 +275,64 @@ func callThroughProxy(t *testing.T) {
 		if _, err := grafana.New(secure(url)); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", url, err, want)
 		}
+	}
+}
+
+// proxyWant is what the test expects of the proxy, where it runs again with that in its environment.
+const proxyWant = "GRAFANA_TEST_PROXY_WANT"
+
+// A proxy that does not lead to Grafana is named, without its password.
+func TestProxiesThatFailAreNamed(t *testing.T) {
+	if want := os.Getenv(proxyWant); want != "" {
+		_, err := list(t.Context(), newClient(t, config("https://grafana.test")))
+		expectOnly(t, err, grafana.ErrUnreachable)
+		if e, ok := errors.AsType[*grafana.Error](err); !ok || !errors.Is(err, grafana.ErrProxy) || e.Detail != want {
+			t.Errorf("%v, detail %q, want %q", err, e.Detail, want)
+		}
+		return
+	}
+	answering := func(code int) string {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "https://"+canary+".example.com")
+			w.WriteHeader(code)
+		}))
+		t.Cleanup(server.Close)
+		return strings.TrimPrefix(server.URL, "http://")
+	}
+	other, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = other.Close() })
+	go func() {
+		for {
+			conn, err := other.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, "220 "+canary+"\r\n") // as another protocol begins
+			_ = conn.Close()
+		}
+	}()
+	closed := httptest.NewServer(http.NotFoundHandler())
+	closed.Close()
+	for name, row := range map[string]struct{ scheme, address, want string }{
+		"a password is asked": {"http", answering(407), "the proxy %s answered with HTTP 407"},
+		"the host is refused": {"http", answering(403), "the proxy %s answered with HTTP 403"},
+		"no way to the host":  {"http", answering(502), "the proxy %s answered with HTTP 502"},
+		"a redirect":          {"http", answering(301), "the proxy %s answered with HTTP 301"},
+		"no TLS":              {"https", answering(200), "TLS with the proxy %s failed"},
+		"nobody listens":      {"http", strings.TrimPrefix(closed.URL, "http://"), "there was no connection through the proxy %s"},
+		"no SOCKS":            {"socks5", other.Addr().String(), "there was no connection through the proxy %s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProxiesThatFailAreNamed$")
+			child.Env = append(os.Environ(), "HTTPS_PROXY="+row.scheme+"://user:"+canary+"@"+row.address,
+				proxyWant+"="+fmt.Sprintf(row.want, row.scheme+"://"+row.address))
+			if out, err := child.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
 	}
 }
 

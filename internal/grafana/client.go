@@ -17,18 +17,19 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
 const (
-	maxObjectBytes = 1 << 20   // of an answer about one secure value
+	maxObjectBytes = 128 << 10 // of an answer that is not a list
 	maxListBytes   = 64 << 20  // of a list
 	maxListedBytes = 512 << 10 // of one secure value in a list, or another part of it
 	maxListed      = 100_000   // secure values in a list
 
 	maxHeaderBytes = 64 << 10 // of an answer
 
-	idleTimeout        = 90 * time.Second
+	idleTimeout        = 4 * time.Second // below the shortest period of checks: a connection that nobody uses is not kept
 	maxIdleConnections = 16
 )
 
@@ -68,9 +69,11 @@ type Config struct {
 // Client calls one namespace of one Grafana. It is safe for concurrent use. It keeps connections open; see
 // CloseIdleConnections.
 type Client struct {
-	// transport is asked directly: what follows redirects, and looks at where they lead, is http.Client.
-	transport  *http.Transport
+	// transport is asked directly: what follows redirects, and looks at where they lead, is http.Client. It is replaced once a call on one of
+	// its connections fails: a firewall that forgets one without a word may have forgotten all.
+	transport  atomic.Pointer[http.Transport]
 	collection *url.URL
+	proxy      string // of the environment, without its password; empty is none
 	cfg        Config
 }
 
@@ -100,27 +103,26 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	c := &Client{cfg: cfg, collection: base.JoinPath("apis", apiGroup, cfg.APIVersion, "namespaces", cfg.Namespace, "securevalues")}
 	to := dialer{allowLoopback: cfg.AllowLoopback}
 	if proxy != nil {
 		to.proxy = proxyAddress(proxy)
+		c.proxy = proxy.Scheme + "://" + proxy.Host
 	}
-	return &Client{
-		cfg:        cfg,
-		collection: base.JoinPath("apis", apiGroup, cfg.APIVersion, "namespaces", cfg.Namespace, "securevalues"),
-		transport: &http.Transport{
-			Proxy:                  http.ProxyURL(proxy),
-			DialContext:            to.dial,
-			TLSClientConfig:        tlsConfig,
-			TLSHandshakeTimeout:    ConnectTimeout,
-			ForceAttemptHTTP2:      true,
-			MaxIdleConnsPerHost:    maxIdleConnections,
-			IdleConnTimeout:        idleTimeout,
-			DisableCompression:     true, // a small answer must not unfold into a large one
-			MaxResponseHeaderBytes: maxHeaderBytes,
-			// A connection of HTTP/2 outlives the calls that time out on it: one that has gone silent is found out and replaced.
-			HTTP2: &http.HTTP2Config{SendPingTimeout: cfg.Timeout, PingTimeout: cfg.Timeout},
-		},
-	}, nil
+	c.transport.Store(&http.Transport{
+		Proxy:                  http.ProxyURL(proxy),
+		OnProxyConnectResponse: onProxyAnswer,
+		DialContext:            to.dial,
+		TLSClientConfig:        tlsConfig,
+		TLSHandshakeTimeout:    ConnectTimeout,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConnsPerHost:    maxIdleConnections,
+		IdleConnTimeout:        idleTimeout,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		// Calls on a connection that is silent for as long as one may take end at once.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: cfg.Timeout / 2, PingTimeout: cfg.Timeout / 2},
+	})
+	return c, nil
 }
 
 func tlsConfigOf(cfg Config) (*tls.Config, error) {
@@ -235,7 +237,18 @@ func (c *Client) Delete(ctx context.Context, name string) error {
 }
 
 // CloseIdleConnections closes the connections that no call uses.
-func (c *Client) CloseIdleConnections() { c.transport.CloseIdleConnections() }
+func (c *Client) CloseIdleConnections() { c.transport.Load().CloseIdleConnections() }
+
+// failed says why there was no answer, or no whole one, and has further calls make connections of their own.
+func (c *Client) failed(ctx context.Context, transport *http.Transport, err error) *Error {
+	if c.transport.CompareAndSwap(transport, transport.Clone()) {
+		transport.CloseIdleConnections()
+	}
+	if detail := proxyDetail(c.proxy, err); detail != "" {
+		return &Error{kind: ErrUnreachable, cause: ErrProxy, Detail: detail}
+	}
+	return transportError(ctx, err)
+}
 
 // item returns the URL of a secure value. JoinPath would resolve "." and "..", so the name is escaped and appended.
 func (c *Client) item(name string) *url.URL {
@@ -268,13 +281,17 @@ func (c *Client) do(
 	if c.cfg.Observe != nil {
 		defer func() { c.cfg.Observe(string(op), code, time.Since(begun)) }()
 	}
-	resp, err := c.transport.RoundTrip(req)
+	transport := c.transport.Load()
+	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		return fail(transportError(ctx, err))
+		return fail(c.failed(ctx, transport, err))
 	}
 	defer func() { _ = resp.Body.Close() }()
 	code = resp.StatusCode
 
+	if encoding := encodingOf(resp.Header); encoding != "" && tellsByBody(code) {
+		return fail(&Error{kind: ErrInvalidResponse, cause: ErrEncoded, StatusCode: code, Detail: encoding})
+	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		content, _ := io.ReadAll(io.LimitReader(resp.Body, maxObjectBytes)) // the code alone is enough
 		return fail(failure(resp.StatusCode, resp.Header, content, name, time.Now()))
@@ -282,7 +299,7 @@ func (c *Client) do(
 	tracked := &trackingReader{r: resp.Body}
 	if err := decode(tracked); err != nil {
 		if tracked.err != nil {
-			e := transportError(ctx, tracked.err)
+			e := c.failed(ctx, transport, tracked.err)
 			e.StatusCode = resp.StatusCode
 			return fail(e)
 		}
@@ -298,6 +315,7 @@ func (c *Client) request(ctx context.Context, method string, u *url.URL, body []
 	}
 	req.Header.Set("Authorization", "Bearer "+string(c.cfg.Token.reveal()))
 	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept-Encoding", "identity") // a small answer must not unfold into a large one
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
 	if body != nil {
 		// There is no GetBody, so the transport cannot send a write a second time by itself.

@@ -137,6 +137,20 @@ func TestAnswers(t *testing.T) {
 		"API not served, as Status":  {"", 404, js, `{"kind":"Status","reason":"NotFound","message":"the server could not find the requested resource","details":{}}`, grafana.ErrAPINotServed},
 		"name taken":                 {"create", 409, js, status("AlreadyExists", "securevalues", "already exists"), grafana.ErrAlreadyExists},
 		"changed meanwhile":          {"update", 409, js, status("Conflict", "securevalues", "modified"), grafana.ErrConflict},
+		"a login page with 401":      {"", 401, html, "<html>" + canary, grafana.ErrUnavailable},
+		"a basic 401":                {"", 401, plain, "401 Authorization Required " + canary, grafana.ErrUnavailable},
+		"an empty 401":               {"", 401, "", "", grafana.ErrUnavailable},
+		"a 401 in another JSON":      {"", 401, js, `{"error":{"code":401,"message":"` + canary + `"}}`, grafana.ErrUnavailable},
+		"a firewall's 403":           {"", 403, html, "<html>invalid organization " + canary, grafana.ErrUnavailable},
+		"an empty 403":               {"", 403, "", "", grafana.ErrUnavailable},
+		"a gateway's 403":            {"", 403, js, `{"message":"Forbidden ` + canary + `"}`, grafana.ErrUnavailable},
+		"an ingress' 404":            {"", 404, html, "<html>404 Not Found " + canary, grafana.ErrUnavailable},
+		"an empty 404":               {"", 404, "", "", grafana.ErrUnavailable},
+		"a front's 400":              {"", 400, html, "<html>" + canary, grafana.ErrUnavailable},
+		"a front's 409":              {"", 409, plain, canary, grafana.ErrUnavailable},
+		"a front's 413":              {"", 413, html, "<html>" + canary, grafana.ErrUnavailable},
+		"a front's 422":              {"", 422, js, `{"errors":[]}`, grafana.ErrUnavailable},
+		"a front's 500":              {"", 500, html, "<html>invalid organization " + canary, grafana.ErrUnavailable},
 		"method not allowed":         {"", 405, plain, canary, grafana.ErrUnavailable},
 		"rate limited":               {"", 429, plain, canary, grafana.ErrRateLimited},
 		"keeper failed":              {"", 500, js, status("", "", "keeper"), grafana.ErrUnavailable},
@@ -158,7 +172,7 @@ func TestAnswers(t *testing.T) {
 		"text after the list":        {"list", 200, js, `{"kind":"SecureValueList","items":[]} ` + canary, grafana.ErrInvalidResponse},
 		"item of another kind":       {"list", 200, js, `{"kind":"SecureValueList","items":[{"kind":"Secret","metadata":{"name":"db"}}]}`, grafana.ErrInvalidResponse},
 		"item without a name":        {"list", 200, js, `{"kind":"SecureValueList","items":[{"spec":{}}]}`, grafana.ErrInvalidResponse},
-		"huge body":                  {"create get update delete", 200, js, object + strings.Repeat(" ", 1<<20), grafana.ErrInvalidResponse},
+		"huge body":                  {"create get update delete", 200, js, object + strings.Repeat(" ", 128<<10), grafana.ErrInvalidResponse},
 	} {
 		for endpoint, call := range endpoints {
 			if row.endpoints != "" && !strings.Contains(row.endpoints, endpoint) {
@@ -574,6 +588,19 @@ func TestRetryAfter(t *testing.T) {
 		_, err := newClient(t, config(server.URL)).Get(t.Context(), "db")
 		if e, ok := errors.AsType[*grafana.Error](err); !ok || e.RetryAfter != want {
 			t.Errorf("Retry-After %q: %s, want %s", header, e.RetryAfter, want)
+		}
+		server.Close()
+	}
+	for _, ahead := range []time.Duration{time.Hour, -time.Hour} { // the server's clock
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			now := time.Now().UTC().Add(ahead)
+			w.Header().Set("Date", now.Format(http.TimeFormat))
+			w.Header().Set("Retry-After", now.Add(30*time.Second).Format(http.TimeFormat))
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}))
+		_, err := newClient(t, config(server.URL)).Get(t.Context(), "db")
+		if e, ok := errors.AsType[*grafana.Error](err); !ok || e.RetryAfter != 30*time.Second {
+			t.Errorf("a clock %s ahead: %s, want 30s", ahead, e.RetryAfter)
 		}
 		server.Close()
 	}

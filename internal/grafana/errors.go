@@ -1,6 +1,7 @@
 package grafana
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -17,7 +18,7 @@ import (
 
 // What a call may fail with, to be asked with errors.Is. Secrets Management API, status codes of each endpoint.
 var (
-	// ErrUnauthorized: the token is refused (401).
+	// ErrUnauthorized: Grafana refuses the token (401).
 	ErrUnauthorized = errors.New("token refused")
 	// ErrForbidden: the token lacks the action (403).
 	ErrForbidden = errors.New("action forbidden")
@@ -35,7 +36,7 @@ var (
 	ErrInvalid = errors.New("refused as invalid")
 	// ErrRateLimited: too many requests (429).
 	ErrRateLimited = errors.New("too many requests")
-	// ErrUnavailable: the server failed (any other answer).
+	// ErrUnavailable: the server, or what is in front of it, failed (any other answer).
 	ErrUnavailable = errors.New("server failed")
 	// ErrRedirect: the server wants the client to go elsewhere, which it never does.
 	ErrRedirect = errors.New("redirect refused")
@@ -68,8 +69,10 @@ var (
 	ErrConnectionRefused = errors.New("connection refused")
 	// ErrConnectTimeout: there was no connection within ConnectTimeout.
 	ErrConnectTimeout = errors.New("no connection in time")
-	// ErrProxyUnreachable: it is the proxy of the environment to which there was no connection.
-	ErrProxyUnreachable = errors.New("no connection to the proxy")
+	// ErrEncoded: the answer is encoded, as Detail says, although no encoding is accepted.
+	ErrEncoded = errors.New("answer encoded")
+	// ErrProxy: it is the proxy of the environment that failed, as Detail says.
+	ErrProxy = errors.New("proxy failed")
 )
 
 // maxRetryAfter bounds how long a server can make its clients wait.
@@ -94,6 +97,7 @@ type Error struct {
 	StatusCode int           // 0 where there was no answer
 	Fields     []string      // that the server finds invalid, if it is ErrInvalid
 	RetryAfter time.Duration // that the server asks for; 0 where it does not, at most 15 minutes
+	Detail     string        // of an ErrProxy or ErrEncoded, in our own words
 
 	kind  error // one of the sentinels
 	cause error // of this side; may be nil. It is never printed: it may hold the server's words
@@ -149,10 +153,10 @@ type wireFailure struct {
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
 	Details struct {
-		Name              string `json:"name"`
-		Kind              string `json:"kind"`
-		RetryAfterSeconds int64  `json:"retryAfterSeconds"`
-		Causes            []struct {
+		Name              string                  `json:"name"`
+		Kind              string                  `json:"kind"`
+		RetryAfterSeconds int64                   `json:"retryAfterSeconds"`
+		Causes            [MaxDecrypters]struct { // more are not kept
 			Field string `json:"field"`
 		} `json:"causes"`
 	} `json:"details"`
@@ -161,8 +165,14 @@ type wireFailure struct {
 // failure reads an answer that is no success, to a call about the secure value of that name; it is empty for a list.
 func failure(code int, header http.Header, body []byte, name string, now time.Time) *Error {
 	var status wireFailure
-	if json.Unmarshal(body, &status) != nil || status.Kind != "Status" {
+	switch err := json.Unmarshal(body, &status); {
+	case err != nil:
 		status = wireFailure{}
+	case status.Kind != "Status":
+		status = wireFailure{Message: status.Message}
+	}
+	if date, err := http.ParseTime(header.Get("Date")); err == nil { // Retry-After is by the server's clock
+		now = date
 	}
 	return &Error{
 		StatusCode: code,
@@ -172,30 +182,32 @@ func failure(code int, header http.Header, body []byte, name string, now time.Ti
 	}
 }
 
-// kindOf says which sentinel an answer means.
+// kindOf says which sentinel an answer means. One that has not Grafana's form may be of what is in front of it: its code says nothing of
+// the token, the API or the value.
 func kindOf(code int, status wireFailure, body []byte, name string) error {
+	isStatus := status.Kind == "Status"
 	switch {
 	case code >= 300 && code < 400:
 		return ErrRedirect
-	case code == http.StatusUnauthorized:
+	case code == http.StatusUnauthorized && status.Message != "":
 		return ErrUnauthorized
-	case code == http.StatusForbidden && speaksOfNamespace(body):
+	case code == http.StatusForbidden && namespacePattern.MatchString(status.Message):
 		return ErrNamespaceRejected
-	case code == http.StatusForbidden:
+	case code == http.StatusForbidden && status.Reason == "Forbidden":
 		return ErrForbidden
 	case code == http.StatusNotFound && status.speaksOf(name):
 		return ErrNotFound
-	case code == http.StatusNotFound:
+	case code == http.StatusNotFound && (status.Message != "" || bytes.HasPrefix(body, []byte("404 page not found"))):
 		return ErrAPINotServed
 	case code == http.StatusConflict && status.Reason == "AlreadyExists":
 		return ErrAlreadyExists
-	case code == http.StatusConflict:
+	case code == http.StatusConflict && isStatus:
 		return ErrConflict
-	case code == http.StatusBadRequest, code == http.StatusRequestEntityTooLarge, code == http.StatusUnprocessableEntity:
+	case isStatus && (code == http.StatusBadRequest || code == http.StatusRequestEntityTooLarge || code == http.StatusUnprocessableEntity):
 		return ErrInvalid
 	case code == http.StatusTooManyRequests:
 		return ErrRateLimited
-	case code == http.StatusInternalServerError && status.Kind == "" && speaksOfNamespace(body):
+	case code == http.StatusInternalServerError && bytes.HasPrefix(body, []byte("Internal Server Error: ")) && namespacePattern.Match(body):
 		return ErrNamespaceRejected
 	default:
 		return ErrUnavailable
@@ -213,8 +225,6 @@ func (f wireFailure) speaksOf(name string) bool {
 // name, which holds no space.
 var namespacePattern = regexp.MustCompile(`(?i)invalid (org|stack|namespace)|use default rather than `)
 
-func speaksOfNamespace(body []byte) bool { return namespacePattern.Match(body) }
-
 // fieldPattern is how the API names the fields that it finds invalid.
 var fieldPattern = regexp.MustCompile(`^(metadata\.(name|namespace|labels|annotations|ownerReferences)|` +
 	`spec(\.(description|value|ref|keeper|decrypters(\.?\[\d{1,3}\])?))?)$`)
@@ -223,11 +233,28 @@ var fieldPattern = regexp.MustCompile(`^(metadata\.(name|namespace|labels|annota
 func knownFields(status wireFailure) []string {
 	var fields []string
 	for _, cause := range status.Details.Causes {
-		if fieldPattern.MatchString(cause.Field) && len(fields) < MaxDecrypters {
+		if fieldPattern.MatchString(cause.Field) {
 			fields = append(fields, strings.Replace(cause.Field, ".[", "[", 1))
 		}
 	}
 	return fields
+}
+
+// encodingOf names the encoding of an answer, if it is a known one; "" is none.
+func encodingOf(header http.Header) string {
+	switch encoding := strings.ToLower(header.Get("Content-Encoding")); encoding {
+	case "identity":
+		return ""
+	case "", "gzip", "x-gzip", "deflate", "compress", "br", "zstd":
+		return encoding
+	default:
+		return "an unknown encoding"
+	}
+}
+
+// tellsByBody reports whether the code of an answer does not tell enough.
+func tellsByBody(code int) bool {
+	return code < 300 || code >= 400 && code < 500 && code != http.StatusTooManyRequests
 }
 
 // retryAfter returns how long the server asks to wait: RFC 9110, section 10.2.3, or the details of a Status.
@@ -250,6 +277,27 @@ func parseRetryAfter(s string, now time.Time) time.Duration {
 	return 0
 }
 
+// proxyCode is the HTTP code with which a proxy refuses to connect to Grafana.
+type proxyCode int
+
+func (proxyCode) Error() string { return ErrProxy.Error() }
+
+// proxyDetail says how the proxy failed; "" is that it did not.
+func proxyDetail(proxy string, err error) string {
+	code, refused := errors.AsType[proxyCode](err)
+	operation, _ := errors.AsType[*net.OpError](err)
+	switch {
+	case refused:
+		return fmt.Sprintf("the proxy %s answered with HTTP %d", proxy, code)
+	case operation == nil || operation.Op != "proxyconnect" && operation.Op != "socks connect": // as http.Transport names them
+		return ""
+	case isTLS(operation.Err):
+		return fmt.Sprintf("TLS with the proxy %s failed", proxy)
+	default:
+		return "there was no connection through the proxy " + proxy
+	}
+}
+
 // transportError says why there was no answer, or no whole one.
 func transportError(ctx context.Context, err error) *Error {
 	switch {
@@ -267,13 +315,10 @@ func transportError(ctx context.Context, err error) *Error {
 // causeOf says why there was no connection, in our own words; nil is not known.
 func causeOf(err error) error {
 	var (
-		operation *net.OpError
-		name      *net.DNSError
-		bounded   net.Error
+		name    *net.DNSError
+		bounded net.Error
 	)
 	switch {
-	case errors.As(err, &operation) && operation.Op == "proxyconnect": // as http.Transport names it
-		return ErrProxyUnreachable
 	case errors.As(err, &name):
 		return ErrUnresolved
 	case errors.Is(err, syscall.ECONNREFUSED):

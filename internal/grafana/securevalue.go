@@ -62,9 +62,24 @@ type wireMeta struct {
 }
 
 type wireSpec struct {
-	Description string    `json:"description"`
-	Value       wireValue `json:"value,omitzero"`
-	Decrypters  []string  `json:"decrypters"`
+	Description string         `json:"description"`
+	Value       wireValue      `json:"value,omitzero"`
+	Decrypters  wireDecrypters `json:"decrypters"`
+}
+
+// wireDecrypters takes at most one more than the API does from an answer: that differs from whatever is desired.
+type wireDecrypters []string
+
+func (d *wireDecrypters) UnmarshalJSON(data []byte) error {
+	var names [MaxDecrypters + 1]*string
+	err := json.Unmarshal(data, &names)
+	*d = nil
+	for _, name := range names {
+		if name != nil {
+			*d = append(*d, *name)
+		}
+	}
+	return err
 }
 
 type wireStatus struct {

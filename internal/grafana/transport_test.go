@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -102,6 +105,7 @@ func TestEarlyAnswers(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).EnableFullDuplex()
 		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, `{"message":"Unauthorized"}`)
 		_ = http.NewResponseController(w).Flush()
 		_, _ = io.Copy(io.Discard, r.Body)
 	}))
@@ -113,20 +117,43 @@ func TestEarlyAnswers(t *testing.T) {
 	expectOnly(t, err, grafana.ErrUnauthorized)
 }
 
-func TestCompressionIsNotTaken(t *testing.T) {
-	var accepted atomic.Value
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		accepted.Store(r.Header.Get("Accept-Encoding"))
-		w.Header().Set("Content-Encoding", "gzip")
-		z := gzip.NewWriter(w)
-		_, _ = io.WriteString(z, object+strings.Repeat(" ", 1<<20))
-		_ = z.Close()
-	}))
-	t.Cleanup(server.Close)
-	_, err := newClient(t, config(server.URL)).Get(t.Context(), "db")
-	expectOnly(t, err, grafana.ErrInvalidResponse)
-	if accepted.Load() != "" {
-		t.Errorf("Accept-Encoding: %s", accepted.Load())
+// What is in front of a Grafana may encode answers unasked.
+func TestEncodedAnswersAreNamed(t *testing.T) {
+	var body bytes.Buffer
+	z := gzip.NewWriter(&body)
+	_, _ = io.WriteString(z, object)
+	_ = z.Close()
+	for encoding, row := range map[string]struct {
+		code int
+		want error
+		word string
+	}{
+		"gzip":        {200, grafana.ErrInvalidResponse, "gzip"},
+		"GZIP":        {401, grafana.ErrInvalidResponse, "gzip"},
+		"br":          {422, grafana.ErrInvalidResponse, "br"},
+		"x-" + canary: {404, grafana.ErrInvalidResponse, "an unknown encoding"},
+		"gzip, gzip":  {200, grafana.ErrInvalidResponse, "an unknown encoding"},
+		"deflate":     {502, grafana.ErrUnavailable, ""},
+		"zstd":        {429, grafana.ErrRateLimited, ""},
+	} {
+		t.Run(encoding, func(t *testing.T) {
+			var accepted atomic.Value
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				accepted.Store(r.Header.Get("Accept-Encoding"))
+				w.Header().Set("Content-Encoding", encoding)
+				w.WriteHeader(row.code)
+				_, _ = w.Write(body.Bytes())
+			}))
+			t.Cleanup(server.Close)
+			_, err := newClient(t, config(server.URL)).Get(t.Context(), "db")
+			expectOnly(t, err, row.want)
+			if e, ok := errors.AsType[*grafana.Error](err); !ok || errors.Is(err, grafana.ErrEncoded) != (row.word != "") || e.Detail != row.word {
+				t.Errorf("error = %v, detail %q, want %q", err, e.Detail, row.word)
+			}
+			if accepted.Load() != "identity" {
+				t.Errorf("Accept-Encoding: %q", accepted.Load())
+			}
+		})
 	}
 }
 
@@ -189,6 +216,32 @@ func TestPartsOfListsAreBounded(t *testing.T) {
 	}
 }
 
+// wideParts are parts of answers of about so many bytes, which have as many elements as fit.
+func wideParts(size int) map[string]string {
+	wide := func(element string) string {
+		return "[" + strings.Repeat(element+",", size/(len(element)+1)) + element + "]"
+	}
+	keys := &strings.Builder{}
+	for i := 0; keys.Len() < size; i++ {
+		_, _ = fmt.Fprintf(keys, `"%x":"",`, i)
+	}
+	object := "{" + keys.String() + `"z":""}`
+	return map[string]string{
+		"a status":        `"status":` + object,
+		"statuses":        `"status":` + wide("{}"),
+		"decrypters":      `"spec":{"decrypters":` + wide(`""`) + `}`,
+		"null decrypters": `"spec":{"decrypters":` + wide("null") + `}`,
+		"labels":          `"metadata":{"name":"db","labels":` + object + `}`,
+		"annotations":     `"metadata":{"name":"db","annotations":` + object + `}`,
+		"owners":          `"metadata":{"name":"db","ownerReferences":` + wide("{}") + `}`,
+		"causes":          `"details":{"causes":` + wide("{}") + `}`,
+		"causes with one": `"details":{"causes":` + wide(`{"field":"spec"}`) + `}`,
+		"details":         `"details":` + object,
+		"numbers":         `"x":` + wide("0"),
+		"another part":    `"x":` + object,
+	}
+}
+
 // What is small on the wire or nested deeply does not grow in memory, whatever was asked for.
 func TestHostileAnswersStaySmall(t *testing.T) {
 	const most = 8 << 20 // bytes that are allocated for one answer
@@ -200,9 +253,25 @@ func TestHostileAnswersStaySmall(t *testing.T) {
 	}
 	_ = z.Close()
 	const deep = 500_000
-	for name, answer := range map[string]struct {
+	type hostile struct {
 		body, encoding string
-	}{
+		code           int  // 200 unless set
+		whole          bool // it is within the bounds, and may be taken
+	}
+	answers := map[string]hostile{}
+	for _, size := range []int{1 << 20, 500 << 10, 120 << 10} {
+		for part, content := range wideParts(size) {
+			name, object := fmt.Sprintf("%s of %d bytes", part, size), `"kind":"SecureValue","metadata":{"name":"db"},`+content
+			if strings.HasPrefix(content, `"metadata"`) {
+				object = `"kind":"SecureValue",` + content
+			}
+			answers[name] = hostile{body: "{" + object + "}", whole: size < 128<<10}
+			answers[name+", in an item"] = hostile{body: `{"kind":"SecureValueList","items":[{` + object + `}]}`, whole: size < 512<<10}
+			answers[name+", beside the items"] = hostile{body: `{"kind":"SecureValueList","items":[],` + content + `}`, whole: size < 512<<10}
+			answers[name+", in a Status"] = hostile{body: `{"kind":"Status",` + content + "}", code: http.StatusUnprocessableEntity, whole: size < 128<<10}
+		}
+	}
+	maps.Copy(answers, map[string]hostile{
 		"deep lists":                {body: strings.Repeat("[", deep)},
 		"deep objects":              {body: strings.Repeat(`{"a":`, deep/5)},
 		"deep items":                {body: `{"kind":"SecureValueList","items":` + strings.Repeat("[", deep)},
@@ -214,12 +283,16 @@ func TestHostileAnswersStaySmall(t *testing.T) {
 		"gzip without a header":     {body: bomb.String()},
 		"gzip in gzip":              {body: bomb.String(), encoding: "gzip, gzip"},
 		"deflate":                   {body: bomb.String(), encoding: "deflate"},
-	} {
+	})
+	for name, answer := range answers {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", "application/json")
 				if answer.encoding != "" {
 					w.Header().Set("Content-Encoding", answer.encoding)
+				}
+				if answer.code != 0 {
+					w.WriteHeader(answer.code)
 				}
 				_, _ = io.WriteString(w, answer.body)
 			}))
@@ -230,7 +303,11 @@ func TestHostileAnswersStaySmall(t *testing.T) {
 				runtime.ReadMemStats(&before)
 				err := call(t.Context(), c)
 				runtime.ReadMemStats(&after)
-				if endpoint != "delete" { // its answer is no proof, and not read
+				switch {
+				case answer.whole:
+				case answer.code != 0:
+					expectOnly(t, err, grafana.ErrUnavailable)
+				case endpoint != "delete": // its answer is no proof, and not read
 					expectOnly(t, err, grafana.ErrInvalidResponse)
 				}
 				if grown := after.TotalAlloc - before.TotalAlloc; grown > most {
@@ -317,27 +394,77 @@ func TestConnectionsAreKept(t *testing.T) {
 	}
 }
 
-// A connection of HTTP/2 that no longer leads anywhere, as behind a firewall that has forgotten it, is replaced by itself.
-func TestSilentConnectionIsReplaced(t *testing.T) {
+// Connections that no longer lead anywhere, as behind a firewall that has forgotten them, cost one call together, not one each.
+func TestSilentConnectionsCostOneCall(t *testing.T) {
+	const connections = 8
+	for name, secure := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			state := grafanatest.New()
+			state.AddToken(testToken)
+			var arrived sync.WaitGroup
+			arrived.Add(connections)
+			var calls atomic.Int32
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if calls.Add(1) <= connections { // all at the same time, each on its connection
+					arrived.Done()
+					arrived.Wait()
+				}
+				state.ServeHTTP(w, r)
+			}))
+			server.EnableHTTP2, server.Config.ErrorLog = true, log.New(io.Discard, "", 0)
+			cfg := config("")
+			if secure {
+				server.StartTLS()
+				cfg.CAData = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+			} else {
+				server.Start()
+			}
+			t.Cleanup(server.Close)
+			relay := newRelay(t, server.Listener.Addr().String())
+			cfg.URL = strings.Replace(server.URL, server.Listener.Addr().String(), relay.address, 1)
+			c := newClient(t, cfg)
+			var before sync.WaitGroup
+			for range connections {
+				before.Go(func() {
+					if _, err := list(t.Context(), c); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			before.Wait()
+			relay.forget()
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			_, first := list(ctx, c)
+			if _, err := list(t.Context(), c); err != nil {
+				t.Errorf("the call after one that failed with %v: %v", first, err)
+			}
+		})
+	}
+}
+
+// An idle connection is closed before the next resync, however short that is, so that many Grafanas cost no more than those that are called.
+func TestIdleConnectionsAreClosedBeforeTheNextResync(t *testing.T) {
+	t.Parallel()
 	server := grafanatest.New()
 	server.AddToken(testToken)
-	running := started(t, server.StartTLS)
-	relay := newRelay(t, strings.TrimPrefix(running.URL, "https://"))
-
-	cfg := config("https://" + relay.address)
-	cfg.CAData, cfg.Timeout = running.CA, 500*time.Millisecond
-	c := newClient(t, cfg)
-	if _, err := list(t.Context(), c); err != nil {
+	closed := make(chan struct{})
+	listening := httptest.NewUnstartedServer(server)
+	listening.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			close(closed)
+		}
+	}
+	listening.Start()
+	t.Cleanup(listening.Close)
+	if _, err := list(t.Context(), newClient(t, config(listening.URL))); err != nil {
 		t.Fatal(err)
 	}
-	relay.forget()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	for err := errors.New("not called yet"); err != nil; {
-		if ctx.Err() != nil {
-			t.Fatalf("the connection was not replaced: %v", err)
-		}
-		_, err = list(ctx, c)
+	select {
+	case <-closed:
+	case <-time.After(time.Minute):
+		t.Error("it is open after a minute")
 	}
 }
 

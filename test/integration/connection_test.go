@@ -69,6 +69,9 @@ var _ = Describe("A connection", func() {
 		Entry("HTML with 200", nil, answering(http.StatusOK, "text/html", "<html>canary</html>"), v1alpha1.ReasonInvalidResponse, "HTTP 200"),
 		Entry("rate limited", nil, answering(http.StatusTooManyRequests, "text/plain", "canary"), v1alpha1.ReasonRateLimited, "HTTP 429"),
 		Entry("server error", nil, answering(http.StatusBadGateway, "text/html", "canary"), v1alpha1.ReasonUnreachable, "HTTP 502"),
+		Entry("a front's 401", nil, answering(http.StatusUnauthorized, "text/html", "canary"), v1alpha1.ReasonUnreachable, "what is in front of it"),
+		Entry("a front's 403", nil, answering(http.StatusForbidden, "text/html", "canary"), v1alpha1.ReasonUnreachable, "what is in front of it"),
+		Entry("a front's 404", nil, answering(http.StatusNotFound, "text/html", "canary"), v1alpha1.ReasonUnreachable, "what is in front of it"),
 		Entry("unknown certificate", nil, func(_ *world, spec *v1alpha1.ConnectionSpec) {
 			spec.URL = secureServer().URL
 		}, v1alpha1.ReasonTLSError, "spec.tls.caSecretRef"),

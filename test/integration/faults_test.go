@@ -224,6 +224,41 @@ var _ = Describe("A write that ends badly", func() {
 	})
 })
 
+var _ = Describe("What is in front of Grafana", func() {
+	DescribeTable("answers in its place, which is retried like an outage", func(ctx SpecContext, code int) {
+		w := newConnectedWorld(ctx)
+		sv := w.synced("api-key", "canary-1")
+		w.reset()
+		remove := w.grafana.Inject(grafanatest.Fault{Code: code, ContentType: "text/html", Body: "<title>canary</title>"})
+		w.secret("source", map[string]string{"key": "canary-2"})
+		w.eventually(sv, v1alpha1.ReasonGrafanaUnavailable)
+		Expect(message(sv.Status.Conditions)).To(ContainSubstring(fmt.Sprintf("HTTP %d", code)))
+		remove()
+		w.eventuallyStored("api-key", "canary-2")
+		w.eventuallySynced(sv)
+		w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)
+	},
+		Entry("with 400", http.StatusBadRequest),
+		Entry("with 401", http.StatusUnauthorized),
+		Entry("with 403", http.StatusForbidden),
+		Entry("with 404", http.StatusNotFound),
+		Entry("with 413", http.StatusRequestEntityTooLarge),
+	)
+})
+
+var _ = Describe("A Grafana whose clock is an hour ahead", func() {
+	It("is asked again when it says so, by its own clock", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		now := time.Now().UTC().Add(time.Hour)
+		w.grafana.Inject(grafanatest.Fault{
+			Verb: grafanatest.VerbCreate, Times: 1, Code: http.StatusTooManyRequests,
+			Header: http.Header{"Date": {now.Format(http.TimeFormat)}, "Retry-After": {now.Add(time.Second).Format(http.TimeFormat)}},
+		})
+		w.synced("api-key", "canary-1")
+		Expect(w.writesTo("api-key")).To(Equal(1))
+	})
+})
+
 // gap is a way to the API server that can be closed.
 type gap struct {
 	address, target string

@@ -137,7 +137,7 @@ var _ = Describe("An object that takes the name of one that vanished during its 
 var _ = Describe("An object with deletionPolicy Retain that never wrote", func() {
 	It("goes without a word of a value", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
-		remove := w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbCreate, Code: 422})
+		remove := w.grafana.Inject(grafanatest.Fault{Verb: grafanatest.VerbCreate, Code: 422, Body: `{"kind":"Status","reason":"Invalid"}`})
 		w.secret("source", map[string]string{"key": "canary-1"})
 		sv := w.value("api-key")
 		sv.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain

@@ -14,11 +14,10 @@ import (
 )
 
 const (
-	// firstRecheck is how long a refused token rests. It doubles with each further check, up to lastRecheck or the resync period.
+	// firstRecheck is when the first check follows of what a person must fix elsewhere. It doubles with each further check.
 	firstRecheck = time.Minute
-	// lastRecheck is also how often what a person must fix elsewhere is checked where resyncPeriod is 0s.
-	lastRecheck = 10 * time.Minute
-	// checkJitter spreads the checks of connections that were made at once.
+	lastRecheck  = 10 * time.Minute
+	// checkJitter is the share by which a check may be later, so that connections that were made at once do not check in step.
 	checkJitter = 0.1
 )
 
@@ -196,7 +195,7 @@ func (r *Registry) publish(conn v1alpha1.Connection, epoch int, a attempt) check
 	}
 	e.nextCheck = time.Time{}
 	if wait := untilCheck(condition, e.checks, conn.GetSpec().ResyncInterval()); wait > 0 {
-		e.nextCheck = e.lastCheck.Add(time.Duration(float64(wait) * (1 - checkJitter + 2*checkJitter*rand.Float64())))
+		e.nextCheck = e.lastCheck.Add(time.Duration(float64(wait) * (1 + checkJitter*rand.Float64())))
 	}
 	return checked{condition: condition, known: true, fresh: true, first: first, comparison: a.comparison}
 }
@@ -204,13 +203,16 @@ func (r *Registry) publish(conn v1alpha1.Connection, epoch int, a attempt) check
 // untilCheck says when a connection is checked again that was found so for so many checks in a row; zero is when something changes, or,
 // after an outage, when the limiter grants the next probe.
 func untilCheck(c status.Condition, checks int, resync time.Duration) time.Duration {
+	again := firstRecheck << min(checks-1, 10)
 	switch {
 	case c.Reason == v1alpha1.ReasonUnauthorized:
-		return min(firstRecheck<<min(checks-1, 10), max(resync, lastRecheck))
+		return min(again, max(resync, lastRecheck))
 	case c.Class == status.Time, c.Class == status.Watch, c.Class == status.Here:
 		return 0
-	case resync == 0 && c.Class == status.Elsewhere:
-		return lastRecheck
+	case c.Class == status.Elsewhere && resync == 0:
+		return min(again, lastRecheck)
+	case c.Class == status.Elsewhere:
+		return min(again, lastRecheck, resync)
 	default:
 		return resync
 	}

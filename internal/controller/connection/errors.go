@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
@@ -83,7 +84,7 @@ func httpCode(err error) string {
 }
 
 // checkErrors is what can be wrong with a connection: the first row with an error says what. {code} stands for the HTTP code in parentheses,
-// {server} for the address.
+// {server} for the address, {detail} for that of a grafana.Error.
 var checkErrors = []struct {
 	err     error
 	class   status.Class
@@ -99,6 +100,7 @@ var checkErrors = []struct {
 	{grafana.ErrAddress, status.Elsewhere, v1alpha1.ReasonConnectionNotAllowed, "spec.url leads to an address that is never called: this host itself, link-local, a metadata service, multicast or a reserved one. Nothing was sent. Set spec.url to the address of Grafana, or correct what its name resolves to."},
 	{grafana.ErrClearProxy, status.Elsewhere, v1alpha1.ReasonConnectionNotAllowed, "spec.url uses plain http, and the proxy in the operator's environment (HTTP_PROXY) would see the token. Nothing was sent. Use https, or add the host to NO_PROXY."},
 	{grafana.ErrRateLimited, status.Time, v1alpha1.ReasonRateLimited, "Grafana asks for fewer requests{code}."},
+	{grafana.ErrEncoded, status.Time, v1alpha1.ReasonInvalidResponse, "The answer{code} is encoded with {detail}, although the operator accepts no encoding. Turn off compression in what is in front of Grafana."},
 	{grafana.ErrInvalidResponse, status.Time, v1alpha1.ReasonInvalidResponse, notTheAPI},
 	{grafana.ErrInvalid, status.Time, v1alpha1.ReasonInvalidResponse, notTheAPI},
 	{grafana.ErrNotFound, status.Time, v1alpha1.ReasonInvalidResponse, notTheAPI},
@@ -108,7 +110,7 @@ var checkErrors = []struct {
 	{grafana.ErrUnresolved, status.Time, v1alpha1.ReasonUnreachable, unreachable + "its name could not be resolved. Check the host in spec.url, and DNS where the operator runs."},
 	{grafana.ErrConnectionRefused, status.Time, v1alpha1.ReasonUnreachable, unreachable + "the connection was refused. Check host and port in spec.url, and whether Grafana runs."},
 	{grafana.ErrConnectTimeout, status.Time, v1alpha1.ReasonUnreachable, unreachable + "there was no connection within " + grafana.ConnectTimeout.String() + ". Check spec.url, and whether a firewall or a NetworkPolicy is between it and the operator."},
-	{grafana.ErrProxyUnreachable, status.Time, v1alpha1.ReasonUnreachable, unreachable + "there was no connection to the proxy in the operator's environment. Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY."},
+	{grafana.ErrProxy, status.Time, v1alpha1.ReasonUnreachable, unreachable + "{detail}. Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY in the operator's environment, and what the proxy allows."},
 	{context.DeadlineExceeded, status.Time, v1alpha1.ReasonUnreachable, unreachable + "there was no answer within spec.requestTimeout{code}. Check Grafana and the network, or give it more time."},
 }
 
@@ -135,8 +137,15 @@ func checkCondition(server string, err error) status.Condition {
 	}
 	if c.Class == status.Time {
 		c.Message += " The operator retries automatically."
+		if wait := retryAfter(err); wait >= longPause {
+			c.Until = time.Now().Add(wait)
+		}
 	}
-	c.Message = strings.NewReplacer("{code}", httpCode(err), "{server}", server).Replace(c.Message)
+	detail := ""
+	if e, ok := errors.AsType[*grafana.Error](err); ok {
+		detail = e.Detail
+	}
+	c.Message = strings.NewReplacer("{code}", httpCode(err), "{server}", server, "{detail}", detail).Replace(c.Message)
 	return c
 }
 

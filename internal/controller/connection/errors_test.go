@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
@@ -37,12 +38,13 @@ func TestCheckCondition(t *testing.T) {
 		"an address that is never called":  {grafana.ErrAddress, status.Elsewhere, v1alpha1.ReasonConnectionNotAllowed, "Nothing was sent"},
 		"too many requests":                {grafana.ErrRateLimited, status.Time, v1alpha1.ReasonRateLimited, "retries automatically"},
 		"HTML":                             {grafana.ErrInvalidResponse, status.Time, v1alpha1.ReasonInvalidResponse, "login page"},
+		"an encoded answer":                {errors.Join(grafana.ErrEncoded, &grafana.Error{StatusCode: 200, Detail: "gzip"}), status.Time, v1alpha1.ReasonInvalidResponse, "(HTTP 200) is encoded with gzip"},
 		"an answer to a LIST that is none": {grafana.ErrNotFound, status.Time, v1alpha1.ReasonInvalidResponse, "spec.url"},
 		"no answer":                        {grafana.ErrUnreachable, status.Time, v1alpha1.ReasonUnreachable, "at https://grafana.example.com: there was no answer"},
 		"no such name":                     {unreachableFor(grafana.ErrUnresolved), status.Time, v1alpha1.ReasonUnreachable, "could not be resolved"},
 		"nobody listens":                   {unreachableFor(grafana.ErrConnectionRefused), status.Time, v1alpha1.ReasonUnreachable, "was refused"},
 		"no connection":                    {unreachableFor(grafana.ErrConnectTimeout), status.Time, v1alpha1.ReasonUnreachable, "within 5s"},
-		"no proxy":                         {unreachableFor(grafana.ErrProxyUnreachable), status.Time, v1alpha1.ReasonUnreachable, "HTTPS_PROXY"},
+		"no proxy":                         {errors.Join(grafana.ErrUnreachable, grafana.ErrProxy, &grafana.Error{Detail: "the proxy http://proxy:3128 answered with HTTP 407"}), status.Time, v1alpha1.ReasonUnreachable, "the proxy http://proxy:3128 answered with HTTP 407. Check HTTPS_PROXY"},
 		"no answer in time":                {unreachableFor(context.DeadlineExceeded), status.Time, v1alpha1.ReasonUnreachable, "spec.requestTimeout"},
 		"server failed":                    {grafana.ErrUnavailable, status.Time, v1alpha1.ReasonUnreachable, "is an error"},
 		"not known":                        {errors.New("canary"), status.Time, v1alpha1.ReasonUnreachable, "retries automatically"},
@@ -112,5 +114,27 @@ func TestObjectErrorsNameTheConnection(t *testing.T) {
 	}
 	if err := objectError(testID, context.Canceled); !errors.Is(err, context.Canceled) {
 		t.Errorf("an error of another kind becomes %v", err)
+	}
+}
+
+// What Grafana asks to wait for is told with the time at which it ends, if it is long enough to be read.
+func TestCheckConditionSaysUntilWhen(t *testing.T) {
+	for name, row := range map[string]struct {
+		kind error
+		wait time.Duration
+		want bool
+	}{
+		"too many requests, 10m": {grafana.ErrRateLimited, 10 * time.Minute, true},
+		"server failed, 30s":     {grafana.ErrUnavailable, 30 * time.Second, true},
+		"too many requests, 5s":  {grafana.ErrRateLimited, 5 * time.Second, false},
+		"not told":               {grafana.ErrRateLimited, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := time.Now()
+			until := checkCondition("https://grafana.example.com", errors.Join(row.kind, &grafana.Error{RetryAfter: row.wait})).Until
+			if until.IsZero() == row.want || row.want && (until.Before(before.Add(row.wait)) || until.After(time.Now().Add(row.wait))) {
+				t.Errorf("until %s", until)
+			}
+		})
 	}
 }

@@ -2,6 +2,7 @@ package connection
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -43,6 +44,7 @@ func newLab(t *testing.T) *lab {
 		l.calls.Add(1)
 		w.Header().Set("Retry-After", l.retry.Load().(string)) // nothing else is stored
 		w.WriteHeader(int(l.code.Load()))
+		_, _ = io.WriteString(w, `{"message":"Unauthorized"}`) // as Grafana says it
 	}))
 	t.Cleanup(server.Close)
 	l.conn.Spec.URL = server.URL
@@ -408,12 +410,29 @@ func TestUntilCheck(t *testing.T) {
 		"token refused, resync is off": {grafana.ErrUnauthorized, 1000, 0, 10 * time.Minute},
 		"no credentials: a watch":      {credentialsNotFound("x"), 1, time.Minute, 0},
 		"bad credentials: a person":    {credentialsInvalid("x"), 1, time.Minute, 0},
-		"action missing":               {grafana.ErrForbidden, 1, time.Minute, time.Minute},
-		"action missing, resync off":   {grafana.ErrForbidden, 1, 0, 10 * time.Minute},
+		"action missing":               {grafana.ErrForbidden, 1, time.Hour, time.Minute},
+		"action missing again":         {grafana.ErrForbidden, 3, time.Hour, 4 * time.Minute},
+		"action missing for long":      {grafana.ErrForbidden, 1000, time.Hour, 10 * time.Minute},
+		"action missing, resync 5s":    {grafana.ErrForbidden, 1, 5 * time.Second, 5 * time.Second},
+		"action missing, resync off":   {grafana.ErrForbidden, 1, 0, time.Minute},
+		"missing for long, resync off": {grafana.ErrForbidden, 1000, 0, 10 * time.Minute},
+		"redirected, resync off":       {grafana.ErrRedirect, 1, 0, time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := untilCheck(checkCondition("", row.err), row.checks, row.resync); got != row.want {
 				t.Errorf("checked after %s, want %s", got, row.want)
+			}
+		})
+	}
+}
+
+func TestARefusedTokenRestsForAMinute(t *testing.T) {
+	for range 50 { // the jitter is random
+		l := newLabAt(t, "https://grafana.example.com")
+		l.found(l.client(), "1", grafana.ErrUnauthorized)
+		l.registry.with(IDFor(l.conn), func(e *entry) {
+			if rest := e.nextCheck.Sub(e.lastCheck); rest < time.Minute {
+				t.Errorf("checked again after %s", rest)
 			}
 		})
 	}

@@ -1,11 +1,13 @@
 package securevalue
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
@@ -234,8 +236,17 @@ func checkValue(value grafana.Value, ref v1alpha1.SecretKeyReference) error {
 // remarks returns what a reader of Ready=True must know all the same.
 func (d *desired) remarks() []string {
 	var remarks []string
-	if content := d.value.Bytes(); len(content) > 0 && content[len(content)-1] == '\n' {
-		remarks = append(remarks, "The value ends with a newline.")
+	content := d.value.Bytes()
+	if text, ended := bytes.CutSuffix(content, []byte("\n")); ended && bytes.ContainsRune(text, '\n') { // as text of several lines ends
+		content = bytes.TrimSuffix(text, []byte("\r"))
+	}
+	first, _ := utf8.DecodeRune(content)
+	last, _ := utf8.DecodeLastRune(content)
+	if name := invisible(first); name != "" {
+		remarks = append(remarks, "The value begins with "+name+".")
+	}
+	if name := invisible(last); name != "" {
+		remarks = append(remarks, "The value ends with "+name+".")
 	}
 	if len(d.decrypters) == 0 {
 		remarks = append(remarks, "No decrypters: no service can read the value.")
@@ -247,6 +258,20 @@ func (d *desired) remarks() []string {
 		}
 	}
 	return remarks
+}
+
+// invisible names a character that is not seen at either end of a value; "" is that it is seen.
+func invisible(r rune) string {
+	names := map[rune]string{
+		'\n': "a newline", '\r': "a carriage return", '\t': "a tab", ' ': "a space", '\u00a0': "a no-break space", '\ufeff': "a byte order mark",
+	}
+	if name := names[r]; name != "" {
+		return name
+	}
+	if unicode.IsSpace(r) || unicode.In(r, unicode.Cc, unicode.Cf) {
+		return "an invisible character"
+	}
+	return ""
 }
 
 // knownDecrypters are the services that Grafana documents: Secrets Management API, "Decrypters". Grafana adds to them, and takes any other

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,7 +41,12 @@ type Condition struct {
 	Class   Class
 	Reason  string // a reason of api/v1alpha1
 	Message string // what is true and what to do next; no secret in it, and stable while nothing changes
+
+	Until time.Time // no request is made before; zero is not known. The message ends with it
 }
+
+// untilWords begin what a message says of Condition.Until.
+const untilWords = " No request is made before "
 
 // Error is an error whose condition is known where it is made.
 type Error struct {
@@ -76,8 +83,8 @@ func (e *Error) Error() string { return e.Reason + ": " + e.Message }
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// Apply writes the condition of an object of the given generation into its conditions. For Time and Watch the message of the first
-// attempt stays while reason and generation do: what the latest attempt says is no news.
+// Apply writes the condition of an object of the given generation into its conditions. For Time the message of the first attempt
+// stays while reason and generation do: the latest attempt says the same in other words.
 func (c Condition) Apply(conditions *[]metav1.Condition, generation int64) {
 	old := meta.FindStatusCondition(*conditions, v1alpha1.ConditionReady)
 	ready := metav1.ConditionFalse
@@ -87,7 +94,10 @@ func (c Condition) Apply(conditions *[]metav1.Condition, generation int64) {
 	message := c.Message
 	reconciling := c.Class == Time || c.Class == Watch
 	if c.Class == Time && old != nil && old.Status == ready && old.Reason == c.Reason && old.ObservedGeneration == generation {
-		message = old.Message
+		message, _, _ = strings.Cut(old.Message, untilWords)
+	}
+	if !c.Until.IsZero() {
+		message += untilWords + c.Until.UTC().Format(time.RFC3339) + "."
 	}
 	set := func(conditionType string, status metav1.ConditionStatus) {
 		meta.SetStatusCondition(conditions, metav1.Condition{

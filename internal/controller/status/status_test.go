@@ -2,6 +2,7 @@ package status
 
 import (
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -121,5 +122,30 @@ func TestFinalizerRemoval(t *testing.T) {
 	}
 	if FinalizerRemoval([]string{"foregroundDeletion"}, "") != nil {
 		t.Error("found a finalizer that is not there")
+	}
+}
+
+func TestApplySaysUntilWhenNoRequestIsMade(t *testing.T) {
+	var conditions []metav1.Condition
+	for i, row := range []struct {
+		message string
+		minute  int // 0: not known
+		want    string
+	}{
+		{"HTTP 429", 15, "HTTP 429 No request is made before 2027-01-01T12:15:00Z."},
+		{"HTTP 503", 30, "HTTP 429 No request is made before 2027-01-01T12:30:00Z."},
+		{"HTTP 503", 0, "HTTP 429"},
+		{"HTTP 503", 45, "HTTP 429 No request is made before 2027-01-01T12:45:00Z."},
+	} {
+		c := Condition{Class: Time, Reason: "Down", Message: row.message}
+		if row.minute != 0 {
+			c.Until = time.Date(2027, 1, 1, 12, row.minute, 0, 1, time.UTC)
+		}
+		c.Apply(&conditions, 1)
+		for _, got := range conditions {
+			if got.Message != row.want {
+				t.Errorf("%d: %s says %q, want %q", i, got.Type, got.Message, row.want)
+			}
+		}
 	}
 }
