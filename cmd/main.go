@@ -85,6 +85,7 @@ func parse(args []string) (operator.Options, zap.Options, error) {
 	var hosts string
 	fs.StringVar(&hosts, "allowed-hosts", "",
 		"hosts that connections may name, with commas between them, for example *.grafana.net,grafana.internal:3000 (default: any)")
+	fs.IntVar(&opts.MaxConnections, "max-connections-per-namespace", 50, "GrafanaConnections served in one namespace: the oldest ones")
 	fs.BoolVar(&opts.AllowInsecureTLS, "allow-insecure-tls", false,
 		"let connections set tls.insecureSkipVerify, with which the certificate of Grafana is not checked")
 
@@ -102,6 +103,8 @@ func parse(args []string) (operator.Options, zap.Options, error) {
 		return opts, logOptions, fmt.Errorf("--watch-namespaces is %q and names none: name some, or leave it out to serve all", watch)
 	case hosts != "" && len(opts.AllowedHosts) == 0:
 		return opts, logOptions, fmt.Errorf("--allowed-hosts is %q and names none: name some, or leave it out to allow any", hosts)
+	case opts.MaxConnections < 1:
+		return opts, logOptions, fmt.Errorf("--max-connections-per-namespace is %d: use 1 or more", opts.MaxConnections)
 	case opts.MaxConcurrentReconciles < 1:
 		return opts, logOptions, fmt.Errorf("--max-concurrent-reconciles is %d: use 1 or more", opts.MaxConcurrentReconciles)
 	}

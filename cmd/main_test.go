@@ -19,6 +19,7 @@ func TestParseRefusesBadFlags(t *testing.T) {
 		{"--leader-elect=perhaps"},
 		{"--max-concurrent-reconciles=0"},
 		{"--max-concurrent-reconciles=many"},
+		{"--max-connections-per-namespace=0"},
 		{"argument"},
 		{"--zap-log-level=bogus"},
 		{"--watch-namespaces=,"},

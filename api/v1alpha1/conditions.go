@@ -88,8 +88,9 @@ const (
 	// namespace owns there stays, and can still be deleted.
 	//
 	// On a connection: this installation does not call what it names, and nothing was sent. Its kind is not served
-	// (--namespaced-connections=false); or --allowed-hosts does not list the host of url; or url resolves to an address that is never called,
-	// for example a link-local one; or url is plain http and the proxy of the operator's environment would see the token.
+	// (--namespaced-connections=false); or the namespace has older connections, as many as --max-connections-per-namespace allows; or
+	// --allowed-hosts does not list the host of url; or url resolves to an address that is never called, for example a link-local one; or url
+	// is plain http and the proxy of the operator's environment would see the token.
 	ReasonConnectionNotAllowed = "ConnectionNotAllowed"
 
 	// ReasonDrifted: another writer changed or deleted the secure value in Grafana, and driftPolicy: Report, or three corrections within an
@@ -111,9 +112,9 @@ const (
 	// namespace, for a ClusterGrafanaConnection in the operator's.
 	ReasonCredentialsNotFound = "CredentialsNotFound"
 
-	// ReasonCredentialsInvalid: the token is empty, holds characters that no token has, or is a Cloud access policy token (glc_...). Or the
-	// Secret is one that holds no credentials of Grafana: the operator's own, and in the operator's namespace the token of a ServiceAccount
-	// or a release of Helm. Nothing was sent.
+	// ReasonCredentialsInvalid: the token is empty, holds characters that no token has, has more than 8 KiB, or is a Cloud access policy token
+	// (glc_...); or the CA, or the client certificate with its key, has more than 64 KiB. Or the Secret is one that holds no credentials of
+	// Grafana: the operator's own, and in the operator's namespace the token of a ServiceAccount or a release of Helm. Nothing was sent.
 	ReasonCredentialsInvalid = "CredentialsInvalid"
 
 	// ReasonUnauthorized: Grafana refused the token (401): it is wrong, expired, revoked or of another Grafana. Objects make no call with

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -80,6 +81,7 @@ var refusedNetworks = prefixes(
 	"240.0.0.0/4",            // reserved, and broadcast
 	"::/128",                 // unspecified
 	"fd00:42::42/128",        // metadata of Scaleway
+	"fd00:a9fe:a9fe::1/128",  // metadata of Akamai Cloud
 	"fd00:c1::a9fe:a9fe/128", // metadata of Oracle Cloud
 	"fd00:ec2::/112",         // metadata, credentials, DNS and time of AWS
 	"fd20:ce::254/128",       // metadata of Google Cloud
@@ -96,10 +98,22 @@ var (
 	embeddingAtTheEnd = prefixes("::/96", "::ffff:0:0:0/96", "64:ff9b::/96")
 )
 
-// isRefused reports whether an address must not be called. Loopback addresses may be only where that is said.
+// ownAddresses returns the addresses of this host, which do not change while a pod runs.
+var ownAddresses = sync.OnceValue(func() []netip.Addr {
+	var own []netip.Addr
+	addresses, _ := net.InterfaceAddrs()
+	for _, address := range addresses {
+		if prefix, err := netip.ParsePrefix(address.String()); err == nil {
+			own = append(own, prefix.Addr())
+		}
+	}
+	return own
+})
+
+// isRefused reports whether an address must not be called. Those of this host, loopback or not, may be only where that is said.
 func isRefused(ip netip.Addr, allowLoopback bool) bool {
 	ip = ip.Unmap().WithZone("")
-	if ip.IsLoopback() {
+	if !ip.IsLinkLocalUnicast() && (ip.IsLoopback() || slices.Contains(ownAddresses(), ip)) {
 		return !allowLoopback
 	}
 	if slices.ContainsFunc(refusedNetworks, func(p netip.Prefix) bool { return p.Contains(ip) }) {

@@ -2,6 +2,7 @@ package grafana
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -37,6 +38,7 @@ func TestControlSeesTheAddress(t *testing.T) {
 		"[2002:a9fe:a9fe::]:80":               ErrAddress,
 		"[fe80::1%eth0]:80":                   ErrAddress,
 		"[fd00:ec2::254]:80":                  ErrAddress,
+		"[fd00:a9fe:a9fe::1]:80":              ErrAddress,
 		"[ff02::1%eth0]:80":                   ErrAddress,
 		"255.255.255.255:80":                  ErrAddress,
 		"metadata.google.internal:80":         ErrAddress, // not resolved: it must not come here
@@ -59,6 +61,40 @@ func TestControlSeesTheAddress(t *testing.T) {
 	}
 	if !isRefused(netip.MustParseAddr("64:ff9b::7f00:1"), true) {
 		t.Error("a gateway's own loopback address counts as ours")
+	}
+}
+
+// What listens on all addresses of the pod is reached at each of them as it is at a loopback address.
+func TestThePodsOwnAddressesAreRefused(t *testing.T) {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := 0
+	for _, address := range addresses {
+		prefix := netip.MustParsePrefix(address.String())
+		ip := prefix.Addr()
+		if ip.IsLoopback() || ip.IsLinkLocalUnicast() {
+			continue
+		}
+		tried++
+		forms := []netip.Addr{ip}
+		if ip.Is4() {
+			b := ip.As4()
+			forms = append(forms, netip.AddrFrom16(ip.As16()), netip.MustParseAddr(fmt.Sprintf("64:ff9b::%02x%02x:%02x%02x", b[0], b[1], b[2], b[3])))
+		}
+		for i, form := range forms {
+			to := netip.AddrPortFrom(form, 3000).String()
+			if err := (dialer{}).control(t.Context(), "tcp", to, nil); !errors.Is(err, ErrAddress) {
+				t.Errorf("%s: %v, want %v", to, err, ErrAddress)
+			}
+			if err := (dialer{allowLoopback: true}).control(t.Context(), "tcp", to, nil); err != nil && i < 2 {
+				t.Errorf("%s, where loopback is allowed: %v", to, err)
+			}
+		}
+	}
+	if tried == 0 {
+		t.Skip("this machine has no addresses but loopback and link-local ones")
 	}
 }
 

@@ -403,6 +403,32 @@ func TestATimerStartsTheNextProbeAndASuccessWakesAll(t *testing.T) {
 	})
 }
 
+// However many objects of one namespace fail, and open the breaker, it closes soon for others.
+func TestABreakerThatOneNamespaceOpensKeepsOthersForOneProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 0)
+		l.trip()
+		for i := range 50 {
+			l.reconcile(key(fmt.Sprint(i)), Change, 1, true)
+		}
+		other := Key{Namespace: "other", Name: "works"}
+		l.reconcile(other, Change, 1, false)
+		failed := 0
+		for l.Open() && failed < 50 {
+			time.Sleep(time.Second) //nolint:forbidigo // of fake time
+			synctest.Wait()
+			for _, k := range l.take() {
+				if made := l.reconcile(k, Change, 1, k != other); k != other {
+					failed += made
+				}
+			}
+		}
+		if failed > 1 {
+			t.Errorf("%d probes failed before the other namespace was served", failed)
+		}
+	})
+}
+
 // A probe that makes no request, because its object finds nothing to do, is given to another.
 func TestAProbeThatIsNotUsedIsReturned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -62,6 +62,7 @@ type Options struct {
 	NamespacedConnections   bool
 	AllowedHosts            []string // empty: any
 	AllowInsecureTLS        bool
+	MaxConnections          int // GrafanaConnections served in one namespace; 0: no bound
 	Version                 string
 
 	// SkipNameValidation lets one process start more than one manager, as tests do.
@@ -96,8 +97,8 @@ func (o Options) served() connection.Served {
 // podTokenFile is what a pod authenticates with: Kubernetes, "Accessing the Kubernetes API from a Pod".
 const podTokenFile = "/var/run/secrets/kubernetes.io/serviceaccount/token" // no credentials, but where they are
 
-// policy returns what connections may do. Loopback addresses are refused in a pod, where the metrics of the manager listen, among others. Outside
-// of a pod they are allowed, for a Grafana on the same machine.
+// policy returns what connections may do. The addresses of the host itself are refused in a pod, where the metrics of the manager listen, among
+// others. Outside of a pod they are allowed, for a Grafana on the same machine.
 func (o Options) policy(restConfig *rest.Config) (connection.Policy, error) {
 	p := connection.Policy{
 		AllowInsecureTLS: o.AllowInsecureTLS,
@@ -152,6 +153,7 @@ func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manag
 		return nil, err
 	}
 	connections := connection.NewRegistry(opts.MaxConcurrentReconciles)
+	connections.MaxPerNamespace = opts.MaxConnections
 	if err := connection.Setup(ctx, mgr, connections, connection.Options{
 		OperatorNamespace:       opts.OperatorNamespace,
 		ClusterID:               clusterID,

@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"slices"
 	"strings"
 	"unique"
 
@@ -8,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 )
 
 // maxAnnotationBytes bounds what is cached of an annotation. It is more than either of ours may have: 16 pending targets of two names.
@@ -20,20 +22,36 @@ func strip(obj any) (any, error) {
 	if err != nil {
 		return obj, nil //nolint:nilerr // not an object, for example a tombstone
 	}
-	o.SetManagedFields(nil)
-	switch o := obj.(type) {
-	case *metav1.PartialObjectMetadata:
+	if o, ok := obj.(*metav1.PartialObjectMetadata); ok {
 		share(&o.Kind, &o.APIVersion, &o.Namespace)
-		if o.Kind == "Secret" {
-			o.ObjectMeta = metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, UID: o.UID, ResourceVersion: o.ResourceVersion}
-			return o, nil
+		used := metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, UID: o.UID, ResourceVersion: o.ResourceVersion}
+		if o.Kind == "Namespace" { // its labels are what selectors match
+			used.Labels = o.Labels
 		}
-	case *v1alpha1.GrafanaSecureValue:
-		o.Labels, o.OwnerReferences = nil, nil
-		shareOf(o)
+		o.ObjectMeta = used
+		return o, nil
 	}
+	o.SetManagedFields(nil)
+	o.SetLabels(nil)
+	o.SetOwnerReferences(nil)
+	o.SetFinalizers(cut(o.GetFinalizers()))
 	o.SetAnnotations(used(o.GetAnnotations()))
+	if sv, ok := obj.(*v1alpha1.GrafanaSecureValue); ok {
+		shareOf(sv)
+	}
 	return obj, nil
+}
+
+// cut returns at most MaxCachedFinalizers, and ours if it is among them.
+func cut(finalizers []string) []string {
+	if len(finalizers) <= status.MaxCachedFinalizers {
+		return finalizers
+	}
+	kept := slices.Clone(finalizers[:status.MaxCachedFinalizers])
+	if slices.Contains(finalizers, v1alpha1.Finalizer) && !slices.Contains(kept, v1alpha1.Finalizer) {
+		kept[len(kept)-1] = v1alpha1.Finalizer
+	}
+	return kept
 }
 
 // used returns the annotations that are read.

@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -31,10 +32,10 @@ func TestStrip(t *testing.T) {
 			},
 		},
 		"of a Namespace stay its labels": {
-			&metav1.PartialObjectMetadata{
-				TypeMeta: namespace, ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"team": "a"}, Annotations: map[string]string{"note": "long"}},
-			},
-			&metav1.PartialObjectMetadata{TypeMeta: namespace, ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"team": "a"}}},
+			&metav1.PartialObjectMetadata{TypeMeta: namespace, ObjectMeta: meta()},
+			&metav1.PartialObjectMetadata{TypeMeta: namespace, ObjectMeta: metav1.ObjectMeta{
+				Namespace: "team-a", Name: "name", UID: "uid", ResourceVersion: "7", Labels: map[string]string{"app": "web"},
+			}},
 		},
 		"of an object stay our own annotations": {
 			&v1alpha1.GrafanaSecureValue{ObjectMeta: meta()},
@@ -42,6 +43,21 @@ func TestStrip(t *testing.T) {
 				Namespace: "team-a", Name: "name", UID: "uid", ResourceVersion: "7", Generation: 2, Finalizers: []string{v1alpha1.Finalizer},
 				Annotations: map[string]string{v1alpha1.AnnotationPendingTargets: "place", v1alpha1.AnnotationSyncNow: "now"},
 			}},
+		},
+		"of a connection too": {
+			&v1alpha1.GrafanaConnection{ObjectMeta: meta()},
+			&v1alpha1.GrafanaConnection{ObjectMeta: metav1.ObjectMeta{
+				Namespace: "team-a", Name: "name", UID: "uid", ResourceVersion: "7", Generation: 2, Finalizers: []string{v1alpha1.Finalizer},
+				Annotations: map[string]string{v1alpha1.AnnotationPendingTargets: "place", v1alpha1.AnnotationSyncNow: "now"},
+			}},
+		},
+		"of many finalizers stay some": {
+			&v1alpha1.GrafanaSecureValue{ObjectMeta: metav1.ObjectMeta{Finalizers: foreign(1000)}},
+			&v1alpha1.GrafanaSecureValue{ObjectMeta: metav1.ObjectMeta{Finalizers: foreign(16)}},
+		},
+		"of many finalizers stays ours": {
+			&v1alpha1.ClusterGrafanaConnection{ObjectMeta: metav1.ObjectMeta{Finalizers: append(foreign(1000), v1alpha1.Finalizer)}},
+			&v1alpha1.ClusterGrafanaConnection{ObjectMeta: metav1.ObjectMeta{Finalizers: append(foreign(15), v1alpha1.Finalizer)}},
 		},
 		"an annotation is bounded": {
 			&v1alpha1.GrafanaSecureValue{ObjectMeta: metav1.ObjectMeta{
@@ -60,6 +76,15 @@ func TestStrip(t *testing.T) {
 			}
 		})
 	}
+}
+
+// foreign returns finalizers of other controllers.
+func foreign(n int) []string {
+	finalizers := make([]string, n)
+	for i := range finalizers {
+		finalizers[i] = fmt.Sprint("example.com/finalizer-", i)
+	}
+	return finalizers
 }
 
 func TestObjectsShareStrings(t *testing.T) {

@@ -1,13 +1,16 @@
 package integration
 
 import (
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
@@ -330,5 +333,53 @@ var _ = Describe("A Grafana that keeps no labels", func() {
 		w.eventuallySynced(sv)
 		Expect(string(w.stored("api-key").Value)).To(Equal("canary-2"))
 		Expect(w.stored("api-key").Labels).To(HaveKeyWithValue(labelOwner, ownerLabel(sv)))
+	})
+})
+
+var _ = Describe("Finalizers of other controllers", func() {
+	It("stay, however many an object or a connection has", func(ctx SpecContext) {
+		var others []string
+		for i := range 20 { // more than are cached
+			others = append(others, fmt.Sprintf("example.com/finalizer-%d", i))
+		}
+		w := newWorld(ctx)
+		shared := w.shared()
+		shared.Spec.AllowedNamespaces = v1alpha1.AllowedNamespaces{From: v1alpha1.NamespacesFromAll}
+		shared.Finalizers = others
+		conn := w.connection(connectionRef)
+		conn.Finalizers = others
+		w.createShared(shared)
+		w.create(conn)
+		w.secret("source", map[string]string{"key": "canary-1"})
+		sv, through := w.value("api-key"), through(w.value("shared-key"), shared)
+		sv.Finalizers, through.Finalizers = others, others
+		objects, connections := []client.Object{sv, through}, []client.Object{conn, shared}
+		finalizersAre := func(of []client.Object, want []string) {
+			GinkgoHelper()
+			for _, o := range of {
+				Eventually(func(g Gomega) {
+					g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(o), o)).To(Succeed())
+					g.Expect(o.GetFinalizers()).To(Equal(want), "%T", o)
+				}).Should(Succeed())
+			}
+		}
+		w.create(sv)
+		w.create(through)
+		w.eventuallySynced(sv)
+		w.eventuallySynced(through)
+		ours := append(slices.Clone(others), v1alpha1.Finalizer)
+		finalizersAre(objects, ours)
+		finalizersAre(connections, ours)
+
+		for _, kind := range [][]client.Object{objects, connections} {
+			for _, o := range kind {
+				w.delete(o)
+			}
+			finalizersAre(kind, others)
+			for _, o := range kind {
+				Expect(k8s.Patch(ctx, o, client.RawPatch(types.JSONPatchType, []byte(`[{"op":"remove","path":"/metadata/finalizers"}]`)))).To(Succeed())
+			}
+		}
+		Expect(w.grafana.Values(grafanaNS)).To(BeEmpty())
 	})
 })

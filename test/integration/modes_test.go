@@ -169,6 +169,39 @@ var _ = Describe("A manager with --namespaced-connections=false", func() {
 	})
 })
 
+var _ = Describe("A manager with --max-connections-per-namespace", func() {
+	It("serves the oldest GrafanaConnections of each namespace, and the next one when one of them goes", func(ctx SpecContext) {
+		newPlane(ctx)
+		stopManager = runManager(managerOf(ctx, plane), func(o *operator.Options) { o.MaxConnections = 2 })
+		w, other := newConnectedWorld(ctx), newConnectedWorld(ctx)
+		second := w.connection("second")
+		w.create(second)
+		w.eventuallySays(second, v1alpha1.ReasonConnected)
+		shared := w.shared()
+		w.createShared(shared)
+		w.eventuallySays(shared, v1alpha1.ReasonConnected)
+
+		server, url := anotherGrafana()
+		third := w.connection("third")
+		third.Spec.URL = url
+		w.create(third)
+		w.eventuallySays(third, v1alpha1.ReasonConnectionNotAllowed)
+		Expect(message(third.Status.Conditions)).To(ContainSubstring("--max-connections-per-namespace"))
+		Expect(third.Finalizers).To(BeEmpty())
+		sv := w.valueWithSecret("api-key", "canary-1")
+		sv.Spec.ConnectionRef.Name = third.Name
+		w.create(sv)
+		w.eventually(sv, v1alpha1.ReasonConnectionNotReady)
+		w.settled()
+		Expect(server.Calls()).To(BeEmpty())
+		other.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)
+
+		w.delete(second)
+		w.eventuallySays(third, v1alpha1.ReasonConnected)
+		w.eventuallySynced(sv)
+	})
+})
+
 // limitedUser returns a user who may do in the given namespaces, by Roles, what the manager's ClusterRole grants on what is in a
 // namespace, and in the operator's namespace what the manager's own Role grants. It has no ClusterRole.
 func limitedUser(w *world, name string, namespaces ...string) *rest.Config {

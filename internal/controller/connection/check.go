@@ -51,7 +51,7 @@ func (r *Reconciler) check(ctx context.Context, conn v1alpha1.Connection) (check
 	switch a, err := r.attempt(ctx, conn); {
 	case errors.Is(err, ErrQueued):
 		return known, nil
-	case ctx.Err() != nil: // told to stop: nothing was learnt
+	case ctx.Err() != nil: // the process ends: the check has no result
 		return checked{}, ctx.Err()
 	case err != nil:
 		return checked{}, err
@@ -167,7 +167,7 @@ func (e *entry) lastGoodFor(c config) *credentials {
 func (r *Registry) publish(conn v1alpha1.Connection, epoch int, a attempt) checked {
 	condition := checkCondition(a.config.server, a.err)
 	if condition.Class == status.None {
-		condition.Message += remark(conn.GetSpec())
+		condition.Message += warning(conn.GetSpec())
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -218,7 +218,7 @@ func untilCheck(c status.Condition, checks int, resync time.Duration) time.Durat
 	}
 }
 
-// untilNext returns how long the connection may rest; zero is until something changes.
+// untilNext returns the time until the next check; zero means that a change triggers it.
 func (e *entry) untilNext() time.Duration {
 	if e.nextCheck.IsZero() {
 		return 0
@@ -226,7 +226,7 @@ func (e *entry) untilNext() time.Duration {
 	return max(time.Until(e.nextCheck), time.Millisecond)
 }
 
-// moved reports whether spec.url of a connection leads to another Grafana than the one that status names.
+// moved reports whether spec.url of a connection names another Grafana than the one that status names.
 func moved(conn v1alpha1.Connection) bool {
 	st := conn.GetStatus()
 	return st.URL != "" && ServerOf(st.URL) != ServerOf(conn.GetSpec().URL)

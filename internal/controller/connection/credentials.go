@@ -23,25 +23,33 @@ type credentials struct {
 	versions string // of the Secrets read
 }
 
-// secretRef is a Secret that a connection names, the keys of it that are read, and where their content goes.
+// What is read of a Secret is kept in memory for each connection, so it is bounded.
+const (
+	maxTokenBytes       = 8 << 10
+	maxCertificateBytes = 64 << 10 // certificate and key together
+)
+
+// secretRef is a Secret that a connection names, the keys of it that are read, how long they may be, and where their content goes.
 type secretRef struct {
-	name string
-	keys []string
-	put  func(*credentials, [][]byte)
+	name     string
+	keys     []string
+	maxBytes int
+	put      func(*credentials, [][]byte)
 }
 
 // secretRefs returns the Secrets that a connection names: its token, then its CA and its client certificate, if any.
 func secretRefs(spec *v1alpha1.ConnectionSpec) []secretRef {
 	token := spec.Credentials.TokenSecretRef
-	refs := []secretRef{{token.Name, []string{token.Key}, func(c *credentials, content [][]byte) { c.token = grafana.NewToken(content[0]) }}}
+	refs := []secretRef{{token.Name, []string{token.Key}, maxTokenBytes, func(c *credentials, content [][]byte) { c.token = grafana.NewToken(content[0]) }}}
 	if spec.TLS == nil {
 		return refs
 	}
 	if ca := spec.TLS.CASecretRef; ca != nil {
-		refs = append(refs, secretRef{ca.Name, []string{ca.Key}, func(c *credentials, content [][]byte) { c.ca = given(content[0]) }})
+		refs = append(refs, secretRef{ca.Name, []string{ca.Key}, maxCertificateBytes, func(c *credentials, content [][]byte) { c.ca = given(content[0]) }})
 	}
 	if client := spec.TLS.ClientCertSecretRef; client != nil {
-		refs = append(refs, secretRef{client.Name, []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey}, func(c *credentials, content [][]byte) {
+		keys := []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey}
+		refs = append(refs, secretRef{client.Name, keys, maxCertificateBytes, func(c *credentials, content [][]byte) {
 			c.cert, c.key = given(content[0]), given(content[1])
 		}})
 	}
@@ -101,6 +109,7 @@ func (r *Reconciler) credentials(ctx context.Context, conn v1alpha1.Connection) 
 			return result, noCredentials(ref.name, what)
 		}
 		var contents [][]byte
+		size := 0
 		for _, key := range ref.keys {
 			content, found := secret.Data[key]
 			if !found {
@@ -108,6 +117,11 @@ func (r *Reconciler) credentials(ctx context.Context, conn v1alpha1.Connection) 
 					ref.name, namespace, key)
 			}
 			contents = append(contents, content)
+			size += len(content)
+		}
+		if size > ref.maxBytes {
+			return result, credentialsInvalid("Secret %q has %d bytes in %s, and the operator reads at most %d. Put shorter content there.",
+				ref.name, size, strings.Join(ref.keys, " and "), ref.maxBytes)
 		}
 		ref.put(&result, contents)
 	}

@@ -97,7 +97,7 @@ var checkErrors = []struct {
 	{grafana.ErrAPINotServed, status.Elsewhere, v1alpha1.ReasonAPINotServed, "Grafana does not serve the Secrets Management API at this address in the version of spec.apiVersion{code}. It needs Grafana Cloud or Grafana Enterprise. Check spec.url, its sub-path and spec.apiVersion."},
 	{grafana.ErrRedirect, status.Elsewhere, v1alpha1.ReasonRedirectRefused, "Grafana answered with a redirect{code}, which is never followed. Set spec.url to the address at which Grafana itself answers, for example with https instead of http."},
 	{grafana.ErrTLS, status.Elsewhere, v1alpha1.ReasonTLSError, "TLS failed: the certificate of Grafana could not be verified, or there is no TLS at this port. Name the CA in spec.tls.caSecretRef, or the name on the certificate in spec.tls.serverName. If Grafana asks for a client certificate, name it in spec.tls.clientCertSecretRef."},
-	{grafana.ErrAddress, status.Elsewhere, v1alpha1.ReasonConnectionNotAllowed, "spec.url leads to an address that is never called: this host itself, link-local, a metadata service, multicast or a reserved one. Nothing was sent. Set spec.url to the address of Grafana, or correct what its name resolves to."},
+	{grafana.ErrAddress, status.Elsewhere, v1alpha1.ReasonConnectionNotAllowed, "spec.url resolves to an address that is never called: this host itself, link-local, a metadata service, multicast or a reserved one. Nothing was sent. Set spec.url to the address of Grafana, or correct what its name resolves to."},
 	{grafana.ErrClearProxy, status.Elsewhere, v1alpha1.ReasonConnectionNotAllowed, "spec.url uses plain http, and the proxy in the operator's environment (HTTP_PROXY) would see the token. Nothing was sent. Use https, or add the host to NO_PROXY."},
 	{grafana.ErrRateLimited, status.Time, v1alpha1.ReasonRateLimited, "Grafana asks for fewer requests{code}."},
 	{grafana.ErrEncoded, status.Time, v1alpha1.ReasonInvalidResponse, "The answer{code} is encoded with {detail}, although the operator accepts no encoding. Turn off compression in what is in front of Grafana."},
@@ -115,7 +115,7 @@ var checkErrors = []struct {
 }
 
 const (
-	notTheAPI   = "The answer{code} is not one of Grafana's API. Check that spec.url leads to Grafana and not to a login page or a proxy."
+	notTheAPI   = "The answer{code} is not one of Grafana's API. Check that spec.url is the address of Grafana, not of a login page or a proxy."
 	unreachable = "Grafana could not be reached at {server}: "
 	noAnswer    = unreachable + "there was no answer, or no whole one{code}. Check spec.url and the network."
 )
@@ -185,7 +185,7 @@ func unavailable(id ownership.Connection, condition status.Condition) error {
 	return e
 }
 
-// notReady says that someone must fix the connection, and where to read how.
+// notReady says that a person must fix the connection, and which command shows how.
 func notReady(id ownership.Connection, reason string) *status.Error {
 	return status.Errorf(status.Watch, v1alpha1.ReasonConnectionNotReady, "%s is not ready (%s). This object syncs automatically once it is. Check the connection: `%s`.", id, reason, describe(id))
 }

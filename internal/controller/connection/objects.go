@@ -64,7 +64,7 @@ func (r *Reconciler) users(ctx context.Context, conn v1alpha1.Connection, reader
 }
 
 // Allows reports whether a connection may be used by the objects of a namespace. A namespace that is not found is allowed nothing by a
-// selector, and what is not understood allows nobody.
+// selector, and an unknown value allows no namespace.
 func Allows(ctx context.Context, reader client.Reader, conn v1alpha1.Connection, namespace string) (bool, error) {
 	shared, isShared := conn.(*v1alpha1.ClusterGrafanaConnection)
 	if !isShared || shared.Spec.AllowedNamespaces.From == v1alpha1.NamespacesFromAll {
@@ -147,14 +147,14 @@ func (c *comparison) valuesMissing(conn v1alpha1.Connection) (bool, error) {
 	}), err
 }
 
-// elsewhere are the reasons that someone may end outside of Kubernetes. An object that Grafana keeps no labels for is not among them: each
+// elsewhere are the reasons that a person may fix outside of Kubernetes. An object that Grafana keeps no labels for is not among them: each
 // attempt makes a version, so it has its own backoff alone.
 var elsewhere = []string{
 	v1alpha1.ReasonNameConflict, v1alpha1.ReasonAlreadyExists, v1alpha1.ReasonForbidden,
 	v1alpha1.ReasonConnectionNotAllowed, v1alpha1.ReasonDeletionBlocked,
 }
 
-// wake triggers a reconcile of the objects that wait for someone outside of Kubernetes, and of those whose secure value is not listed
+// wake triggers a reconcile of the objects that wait for a fix outside of Kubernetes, and of those whose secure value is not listed
 // as they wrote it.
 func (c *comparison) wake() error {
 	objects, err := c.r.using(c.ctx, c.id)

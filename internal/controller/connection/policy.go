@@ -17,7 +17,7 @@ type Policy struct {
 	AllowedHosts []HostPattern
 	// AllowInsecureTLS lets a connection take any certificate of Grafana's.
 	AllowInsecureTLS bool
-	// AllowLoopback lets a connection lead to this host itself. One whose host is in AllowedHosts as it is may in any case.
+	// AllowLoopback lets the URL of a connection resolve to this host itself. A host that AllowedHosts names literally always may.
 	AllowLoopback bool
 }
 
@@ -50,7 +50,7 @@ func (p HostPattern) matches(host, port string) bool {
 	return p.domain == "" && p.host == host || p.domain != "" && len(host) > len(p.domain) && strings.HasSuffix(host, p.domain)
 }
 
-// endOf returns the host and port to which a URL leads.
+// endOf returns the host and port of a URL.
 func endOf(address string) (host, port string, err error) {
 	host, port, err = grafana.HostOf(address)
 	standard := "80"
@@ -77,15 +77,15 @@ func (p Policy) check(spec *v1alpha1.ConnectionSpec) error {
 	return nil
 }
 
-// allowsLoopback reports whether a URL may lead to this host itself.
+// allowsLoopback reports whether a URL may resolve to this host itself.
 func (p Policy) allowsLoopback(address string) bool {
 	host, port, err := endOf(address)
 	named := func(allowed HostPattern) bool { return allowed.domain == "" && allowed.matches(host, port) }
 	return p.AllowLoopback || err == nil && slices.ContainsFunc(p.AllowedHosts, named)
 }
 
-// remark is what a reader of Ready=True must know all the same.
-func remark(spec *v1alpha1.ConnectionSpec) string {
+// warning returns what the message of Ready=True warns of.
+func warning(spec *v1alpha1.ConnectionSpec) string {
 	if spec.TLS != nil && spec.TLS.InsecureSkipVerify && strings.HasPrefix(strings.ToLower(spec.URL), "https:") {
 		return " But its certificate is not checked (spec.tls.insecureSkipVerify): whoever is between can read the token and all values."
 	}

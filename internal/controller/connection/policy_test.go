@@ -86,12 +86,12 @@ func TestInsecureTLSNeedsItsFlag(t *testing.T) {
 	if err := (Policy{}).check(spec); !errors.Is(err, errInsecure) {
 		t.Errorf("without the flag: %v", err)
 	}
-	if err := (Policy{AllowInsecureTLS: true}).check(spec); err != nil || remark(spec) == "" {
-		t.Errorf("with the flag: %v, %q", err, remark(spec))
+	if err := (Policy{AllowInsecureTLS: true}).check(spec); err != nil || warning(spec) == "" {
+		t.Errorf("with the flag: %v, %q", err, warning(spec))
 	}
 	spec.TLS.InsecureSkipVerify = false
-	if err := (Policy{}).check(spec); err != nil || remark(spec) != "" {
-		t.Errorf("where it is false: %v, %q", err, remark(spec))
+	if err := (Policy{}).check(spec); err != nil || warning(spec) != "" {
+		t.Errorf("where it is false: %v, %q", err, warning(spec))
 	}
 }
 

@@ -1,5 +1,5 @@
-// Package connection reconciles GrafanaConnections and ClusterGrafanaConnections: it checks them, reports on them, and lends them to
-// the controller of secure values.
+// Package connection reconciles GrafanaConnections and ClusterGrafanaConnections: it checks them, reports on them, and
+// provides sessions to the controller of secure values.
 package connection
 
 import (
@@ -17,10 +17,12 @@ import (
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
@@ -49,14 +51,19 @@ type Reconciler struct {
 	now       func() time.Time
 }
 
-// Reconcile releases a connection that is being deleted and that nobody needs. Else it puts our finalizer on it, checks it if that is
+// Reconcile releases a connection that is being deleted and that no object uses. Else it adds our finalizer, checks the connection if that is
 // due, and reports.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	id := ownership.Connection{Kind: r.kind, Namespace: req.Namespace, Name: req.Name}
 	r.registry.Begin(checkKey(id))
 	defer r.registry.End(checkKey(id))
 	conn := r.newObject()
-	if err := r.client.Get(ctx, req.NamespacedName, conn); err != nil {
+	err := r.client.Get(ctx, req.NamespacedName, conn)
+	if err == nil && len(conn.GetFinalizers()) >= status.MaxCachedFinalizers {
+		conn = r.newObject()
+		err = r.live.Get(ctx, req.NamespacedName, conn)
+	}
+	if err != nil {
 		if apierrors.IsNotFound(err) {
 			r.registry.remove(id)
 		}
@@ -72,6 +79,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	if !r.Served.Has(r.kind) {
 		return r.report(ctx, conn, checked{condition: notServed(r.Served, r.kind), known: true})
+	}
+	if !r.registry.serves(conn) {
+		return r.report(ctx, conn, r.registry.refuse(conn))
 	}
 	if err := r.addFinalizer(ctx, conn); apierrors.IsConflict(err) {
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
@@ -104,8 +114,8 @@ func (r *Reconciler) addFinalizer(ctx context.Context, conn v1alpha1.Connection)
 	return err
 }
 
-// release removes our finalizer from a connection that is being deleted and that no object needs, by the word of the API server itself.
-// It reports whether the connection is none of ours now.
+// release removes our finalizer from a connection that is being deleted if a live LIST shows no object that uses it. It reports whether the
+// finalizer is gone.
 func (r *Reconciler) release(ctx context.Context, conn v1alpha1.Connection) (released bool, err error) {
 	if conn.GetDeletionTimestamp().IsZero() {
 		return false, nil
@@ -191,7 +201,7 @@ func (e *entry) isBehind(cached v1alpha1.Connection) bool {
 	return err == nil && order < 0 && time.Since(e.writtenAt) < maxLag
 }
 
-// +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanaconnections;clustergrafanaconnections,verbs=list;watch;patch
+// +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanaconnections;clustergrafanaconnections,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanaconnections/status;clustergrafanaconnections/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
@@ -217,7 +227,7 @@ type Options struct {
 	UserAgent string
 	// Served is which kinds of connection are served.
 	Served Served
-	// Policy is what connections may lead to.
+	// Policy restricts which addresses connections may call, and how.
 	Policy Policy
 	// MaxConcurrentReconciles bounds the connections of a kind that are checked at a time.
 	MaxConcurrentReconciles int
@@ -280,8 +290,12 @@ func (r *Reconciler) setup(ctx context.Context, mgr ctrl.Manager) error {
 	if err != nil {
 		return err
 	}
+	var predicates []predicate.Predicate
+	if r.kind == v1alpha1.KindGrafanaConnection {
+		predicates = append(predicates, r.registry.noteAges())
+	}
 	return ctrl.NewControllerManagedBy(mgr).
-		For(r.newObject()).
+		For(r.newObject(), builder.WithPredicates(predicates...)).
 		// A new token or CA is used at once.
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.namingSecret)).
 		// The turn of a check, and what the calls of objects showed.

@@ -29,11 +29,11 @@ var ErrQueued = errors.New("queued")
 // it is not: others may wait too.
 var ErrTaken = errors.New("taken")
 
-// ErrBusy says that the connection has just changed. Nobody wakes the object: it must be requeued.
+// ErrBusy says that the connection has just changed. The object is not woken: it must be requeued.
 var ErrBusy = errors.New("busy")
 
-// Registry is what this process knows of each connection. The connection's controller writes it; the controller of secure values
-// borrows sessions from it.
+// Registry has the state of each connection. The controllers of connections write it; the controller of secure values acquires sessions
+// from it.
 type Registry struct {
 	// Objects wakes secure values.
 	Objects *Waker
@@ -41,13 +41,17 @@ type Registry struct {
 	// Connections wakes connections.
 	Connections map[v1alpha1.ConnectionKind]*Waker
 
+	// MaxPerNamespace is how many GrafanaConnections of a namespace are served; 0 is no bound.
+	MaxPerNamespace int
+
 	pool    *limiter.Pool
 	unknown sync.Map // ownership.Place to time.Time: until then a write without an answer may still take effect
 
 	candidates sync.Map // of limiter.Key: objects whose secure value a LIST showed to differ from what they wrote
 
-	mu      sync.Mutex // guards the entries and what they have, and the locks
+	mu      sync.Mutex // guards the entries and what they have, the ages and the locks
 	entries map[ownership.Connection]*entry
+	ages    map[string][]age                             // of the GrafanaConnections of a namespace, the oldest first
 	locks   map[ownership.Place]map[string][]limiter.Key // an object works at each, and these wait for it, by namespace
 }
 
@@ -60,6 +64,7 @@ func NewRegistry(workers int) *Registry {
 		},
 		pool:    limiter.NewPool(workers),
 		entries: map[ownership.Connection]*entry{},
+		ages:    map[string][]age{},
 		locks:   map[ownership.Place]map[string][]limiter.Key{},
 	}
 }
@@ -126,7 +131,7 @@ func IDFor(conn v1alpha1.Connection) ownership.Connection {
 	return ownership.Connection{Kind: conn.ConnectionKind(), Namespace: conn.GetNamespace(), Name: conn.GetName()}
 }
 
-// tenant is who answers for a connection: its namespace, or for a cluster connection itself.
+// tenant is the unit that shares workers: the namespace of a connection, or a cluster connection itself.
 func tenant(id ownership.Connection) string {
 	if id.Kind == v1alpha1.KindClusterGrafanaConnection {
 		return id.Key()
@@ -211,8 +216,8 @@ func (e *entry) exchange(client *grafana.Client) {
 	e.client = client
 }
 
-// become makes the condition the entry's, and admits what that allows. Those that wait for a connection that cannot be used are told why,
-// once.
+// become makes the condition the entry's, and admits what that allows. Objects that wait for a connection that cannot be used are
+// woken once, to report why.
 func (e *entry) become(condition status.Condition) {
 	news := !e.checked || e.condition.Class != condition.Class
 	if e.checks++; news || e.condition.Reason != condition.Reason {

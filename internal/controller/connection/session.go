@@ -16,7 +16,7 @@ import (
 // longPause is the shortest wait that Grafana may ask for which connection and objects report.
 const longPause = 15 * time.Second
 
-// Session is a connection lent to one object, for calls about one secure value. No other object works at that value meanwhile.
+// Session is the use of a connection by one object, for calls about one secure value. It excludes all other objects from that value.
 type Session struct {
 	Place   ownership.Place // the secure value
 	Timeout time.Duration   // bounds each call
@@ -28,9 +28,9 @@ type Session struct {
 	operation limiter.Operation
 }
 
-// Acquire lends the connection, as it was read, to the object key for calls about one secure value. The error is ErrQueued, ErrTaken or
-// ErrBusy, or says why the connection is of no use now; but for the last two the object is woken when that changes. A session must be
-// closed.
+// Acquire returns a session of the object key on the connection, as it was read, for calls about one secure value. The error is ErrQueued,
+// ErrTaken or ErrBusy, or says why the connection cannot be used now; except after ErrTaken and ErrBusy the object is woken when that
+// changes. A session must be closed.
 func (r *Registry) Acquire(conn v1alpha1.Connection, place ownership.Place, key limiter.Key, operation limiter.Operation) (*Session, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,7 +54,7 @@ func (r *Registry) Acquire(conn v1alpha1.Connection, place ownership.Place, key 
 	}, nil
 }
 
-// Expect ends the use of a connection that is a newer one than was checked, also for sessions that are lent.
+// Expect ends the use of a connection that is newer than the checked one, also by open sessions.
 func (r *Registry) Expect(conn v1alpha1.Connection) {
 	r.with(IDFor(conn), func(e *entry) { r.expect(e, conn) })
 }
@@ -84,7 +84,7 @@ func (e *entry) unusable(operation limiter.Operation) error {
 	}
 }
 
-// Close gives the secure value back, and wakes of each namespace the object that waited for it longest.
+// Close releases the secure value, and wakes in each namespace the object that has waited for it longest.
 func (s *Session) Close() {
 	if s == nil {
 		return
@@ -127,7 +127,7 @@ func (s *Session) Delete(ctx context.Context) error {
 	return err
 }
 
-// call makes one call, unless the connection came to be of no use since the session was lent, and learns from its outcome.
+// call makes one call, unless the connection became unusable since the session was acquired, and updates the connection by its result.
 func call[T any](s *Session, write bool, do func(*grafana.Client) (T, error)) (answer T, err error) {
 	if err := s.mayCall(); err != nil {
 		return answer, err
@@ -154,7 +154,7 @@ func (s *Session) mayCall() error {
 	s.registry.mu.Lock()
 	defer s.registry.mu.Unlock()
 	switch {
-	case s.entry.client != s.client || !s.entry.checked: // exchanged since it was lent
+	case s.entry.client != s.client || !s.entry.checked: // replaced since the session was acquired
 		return ErrBusy
 	case !s.entry.limiter.Request(s.key, s.operation):
 		return s.entry.unusable(s.operation)
@@ -163,8 +163,8 @@ func (s *Session) mayCall() error {
 	}
 }
 
-// learn draws conclusions for the connection from a call that failed: a refused token ends its use at once, a request to wait is meant
-// for all, and what fails as in an outage counts for the breaker.
+// learn updates the connection after a call that failed: a refused token ends its use at once, Retry-After pauses all calls, and an outage
+// counts for the breaker.
 func (s *Session) learn(err error) (queued bool) {
 	r, e := s.registry, s.entry
 	r.mu.Lock()

@@ -81,15 +81,16 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	return r.report(ctx, sv, rec, err)
 }
 
-// read returns the object, at least as new as our own last write to it; nil where it is gone, or the cache must show that write first.
+// read returns the object with all its finalizers, at least as new as our own last write to it; nil where it is gone, or the cache must
+// show that write first.
 func (r *Reconciler) read(ctx context.Context, key types.NamespacedName) (*v1alpha1.GrafanaSecureValue, ctrl.Result, error) {
 	sv := &v1alpha1.GrafanaSecureValue{}
 	err := r.client.Get(ctx, key, sv)
 	if err == nil {
 		switch lag, behind := r.memory.behind(sv, r.now()); {
-		case !behind:
+		case !behind && len(sv.Finalizers) < status.MaxCachedFinalizers:
 			return sv, ctrl.Result{}, nil
-		case lag < maxLag:
+		case behind && lag < maxLag:
 			return nil, ctrl.Result{RequeueAfter: lagDelay}, nil
 		}
 		sv = &v1alpha1.GrafanaSecureValue{}

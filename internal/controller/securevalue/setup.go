@@ -187,8 +187,8 @@ func (r *Reconciler) usageChanged(e event.UpdateEvent) bool {
 }
 
 // concerned returns the objects that a change of another one concerns: of its namespace all that name, own or have pending a name that it
-// uses or used, whatever their status says; of other namespaces those that found a name taken which it has released. Connections that it
-// no longer uses are woken too.
+// uses or used, whatever their status says; of other namespaces those that found a name taken which it has released on the same server.
+// Connections that it no longer uses are woken too.
 func (r *Reconciler) concerned(ctx context.Context, o client.Object) []reconcile.Request {
 	changed, _ := o.(*v1alpha1.GrafanaSecureValue) // the watch is of this kind; it is the object before or after the change
 	var names []string
@@ -197,12 +197,20 @@ func (r *Reconciler) concerned(ctx context.Context, o client.Object) []reconcile
 	if err := r.client.Get(ctx, client.ObjectKeyFromObject(o), now); err == nil {
 		names, connections = ownership.Names(now), ownership.Connections(now)
 	}
+	var servers []string
+	for _, id := range ownership.Connections(changed) {
+		servers = append(servers, r.serverOf(ctx, v1alpha1.ConnectionReference{Kind: id.Kind, Name: id.Name}, changed.Namespace))
+	}
 	var requests []reconcile.Request
 	for _, name := range ownership.Names(changed) {
 		near := r.list(ctx, client.InNamespace(changed.Namespace), client.MatchingFields{nameIndex: name})
 		requests = append(requests, requestsOf(slices.DeleteFunc(near, func(o v1alpha1.GrafanaSecureValue) bool { return o.Name == changed.Name }))...)
 		if !slices.Contains(names, name) {
-			requests = append(requests, requestsOf(r.list(ctx, client.MatchingFields{takenIndex: name}))...)
+			taken := slices.DeleteFunc(r.list(ctx, client.MatchingFields{takenIndex: name}), func(o v1alpha1.GrafanaSecureValue) bool {
+				server := r.serverOf(ctx, o.Spec.ConnectionRef, o.Namespace) // others must not learn that the name was in use
+				return server == "" || !slices.Contains(servers, server)
+			})
+			requests = append(requests, requestsOf(taken)...)
 		}
 	}
 	for _, id := range ownership.Connections(changed) {
@@ -211,6 +219,15 @@ func (r *Reconciler) concerned(ctx context.Context, o client.Object) []reconcile
 		}
 	}
 	return requests
+}
+
+// serverOf returns the server of a connection, or "" if the connection cannot be read.
+func (r *Reconciler) serverOf(ctx context.Context, ref v1alpha1.ConnectionReference, namespace string) string {
+	conn, err := r.getConnection(ctx, ref, namespace)
+	if err != nil {
+		return ""
+	}
+	return connection.ServerOf(conn.GetSpec().URL)
 }
 
 // list returns objects as the cache shows them. They are the cache's own and must not be changed.

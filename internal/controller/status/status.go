@@ -126,6 +126,10 @@ func Reason(conditions []metav1.Condition) string {
 	return ""
 }
 
+// MaxCachedFinalizers bounds the finalizers that the cache keeps of an object. One that shows so many must be read live before its
+// finalizers are changed.
+const MaxCachedFinalizers = 16
+
 // FinalizerRemoval returns a JSON patch that removes the operator's finalizer and no other: it first tests that the finalizer is still
 // where it was read, and the resourceVersion, unless that is empty. It returns nil if the list has none.
 func FinalizerRemoval(finalizers []string, resourceVersion string) client.Patch {
