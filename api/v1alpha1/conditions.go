@@ -27,6 +27,10 @@ const (
 	// may hold an outdated value. The operator retries automatically.
 	ReasonGrafanaUnavailable = "GrafanaUnavailable"
 
+	// ReasonKubernetesRefused, on a connection too: the API server, an admission policy, a quota or a missing right of the operator refuses
+	// a read or write of the operator. The message says which. The operator retries automatically.
+	ReasonKubernetesRefused = "KubernetesRefused"
+
 	// ReasonSecretNotFound: the Secret that valueFrom names does not exist in the object's namespace. Grafana keeps the last good value.
 	ReasonSecretNotFound = "SecretNotFound"
 
@@ -50,6 +54,10 @@ const (
 	// ReasonValueNotUTF8: the value is not UTF-8 text, and Grafana accepts nothing else. Nothing was sent, and Grafana keeps the last
 	// good value.
 	ReasonValueNotUTF8 = "ValueNotUTF8"
+
+	// ReasonSourceNotAllowed: the Secret is the token of a ServiceAccount, a release of Helm or the operator's fingerprint key, which never
+	// leave the cluster. Nothing was sent, and Grafana keeps the last good value.
+	ReasonSourceNotAllowed = "SourceNotAllowed"
 
 	// ReasonNameNotAllowed: the ClusterGrafanaConnection requires that the name in Grafana begins with the object's namespace and a dot
 	// (requireNamePrefix). Nothing was written. What the object owns in Grafana stays, and can still be deleted.
@@ -76,6 +84,10 @@ const (
 	// it, which adoptionPolicy cannot change. Nothing was written.
 	ReasonAlreadyExists = "AlreadyExists"
 
+	// ReasonAdoptionNotAllowed: Grafana has a secure value of that name which adoptionPolicy would take over, and the ClusterGrafanaConnection
+	// forbids adoption. Nothing was written.
+	ReasonAdoptionNotAllowed = "AdoptionNotAllowed"
+
 	// ReasonLabelsNotKept: Grafana accepted the secure value without its owner labels, by which the operator knows its owner. A value that
 	// was created was deleted again.
 	ReasonLabelsNotKept = "LabelsNotKept"
@@ -97,12 +109,16 @@ const (
 	// hour, keep the operator from writing it again.
 	ReasonDrifted = "Drifted"
 
+	// ReasonReleased: the object is being deleted, and the operator's part of that is done. It owns nothing in Grafana any more, and exists
+	// until the finalizers of others are removed.
+	ReasonReleased = "Released"
+
 	// ReasonDeletionBlocked: a secure value that the object no longer wants could not be deleted from Grafana yet. The message says why,
 	// and for an object that is being deleted since when. deletionPolicy: Retain releases the object and leaves the value.
 	ReasonDeletionBlocked = "DeletionBlocked"
 )
 
-// Reasons of Ready on a connection, beside ReasonForbidden, ReasonInvalidSpec and ReasonConnectionNotAllowed.
+// Reasons of Ready on a connection, beside ReasonForbidden, ReasonInvalidSpec, ReasonConnectionNotAllowed and ReasonKubernetesRefused.
 const (
 	// ReasonConnected, with Ready=True: Grafana listed its secure values, so address, token and namespace are right. It proves reading
 	// only; a missing right to write shows on the GrafanaSecureValue as Forbidden.

@@ -79,9 +79,19 @@ type TLSConfig struct {
 
 // ConnectionSpec is what the two kinds of connection share.
 //
-// The rule against a user in url is here and not at url: the API server repeats
-// the value of a field whose own rule is violated, and this one has a password.
+// The rules of url are here and not at url: the API server repeats the value of
+// a field whose own rule is violated, and this one may have a password.
 //
+// +kubebuilder:validation:XValidation:rule="self.url.matches('^[[:space:]]|^https?://[^/?#]')",message="must begin with http:// or https:// and name a host, for example https://acme.grafana.net",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="size(self.url) <= 2048",message="must be at most 2048 characters",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!self.url.matches('[[:space:][:cntrl:]]')",message="must not contain white space or control characters",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!self.url.matches('[?#]')",message="must not contain a query or a fragment: end it with the host, the port or the path",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://[^/?#]') || self.url.matches('[[:space:][:cntrl:]?#]|^https?://[^/]*@') || (self.url.contains('%') || isURL(self.url)) && self.url.matches('^https?://([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?([.][A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?)*[.]?|[[][0-9A-Fa-f:.]+[]])(:[0-9]+)?(/.*)?$')",message="must name a host of letters, digits, '-', '_' and '.', or an IPv6 address in brackets, optionally followed by a port and a path, for example http://grafana.example.com:3000/grafana",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?[.])*([0-9]+|0[xX][0-9A-Fa-f]*)[.]?(:[0-9]+)?(/.*)?$') || self.url.matches('^https?://((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])[.]){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(:[0-9]+)?(/.*)?$')",message="must write an IPv4 address as four decimal numbers without zeros before them, for example http://10.0.0.5:3000",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://[[][0:]*:[fF]{4}:([0-9.]+|[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4})[]]')",message="must write an IPv4 address as four decimal numbers, not within an IPv6 address, for example http://10.0.0.5:3000",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://(((0|22[4-9]|2[3-5][0-9])[.][0-9]+|169[.]254)[.][0-9]+[.][0-9]+(:[0-9]+)?(/.*)?$|[[]([fF][eE][89A-Fa-f][0-9A-Fa-f]:|[fF][fF][0-9A-Fa-f]{2}:|[0:]+[]]))')",message="must not name a link-local, multicast, reserved or unspecified address: no Grafana is there",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!self.url.matches('%([^0-9A-Fa-f]|[0-9A-Fa-f]([^0-9A-Fa-f]|$)|$)')",message="must have two hexadecimal digits after each '%' in the path",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://[^/?#]*:[0-9]+([/?#]|$)') || self.url.matches('^https?://[^/?#]*:0*(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})([/?#]|$)')",message="must have a port from 1 to 65535, or none",fieldPath=".url"
 // +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://[^/?#]*@')",message="must not contain a user or a password: the token comes from credentials.tokenSecretRef",fieldPath=".url"
 // +kubebuilder:validation:XValidation:rule="!self.url.matches('(?i)^https?://[^/?#]+[.]grafana[.]net[.]?(:[0-9]*)?([/?#]|$)') || self.namespace.startsWith('stacks-')",message="must be stacks-<id> for a stack of Grafana Cloud (a host under .grafana.net): the id is a number, shown on grafana.com in the details of the stack",fieldPath=".namespace"
 type ConnectionSpec struct {
@@ -96,16 +106,6 @@ type ConnectionSpec struct {
 	//
 	// +required
 	// +kubebuilder:validation:MaxLength=4096
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[[:space:]]|^https?://[^/?#]')",message="must begin with http:// or https:// and name a host, for example https://acme.grafana.net"
-	// +kubebuilder:validation:XValidation:rule="size(self) <= 2048",message="must be at most 2048 characters"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('[[:space:][:cntrl:]]')",message="must not contain white space or control characters"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('[?#]')",message="must not contain a query or a fragment: end it with the host, the port or the path"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/?#]') || self.matches('[[:space:][:cntrl:]?#]|^https?://[^/]*@') || (self.contains('%') || isURL(self)) && self.matches('^https?://([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?([.][A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?)*[.]?|[[][0-9A-Fa-f:.]+[]])(:[0-9]+)?(/.*)?$')",message="must name a host of letters, digits, '-', '_' and '.', or an IPv6 address in brackets, optionally followed by a port and a path, for example http://grafana.example.com:3000/grafana"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?[.])*([0-9]+|0[xX][0-9A-Fa-f]*)[.]?(:[0-9]+)?(/.*)?$') || self.matches('^https?://((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])[.]){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(:[0-9]+)?(/.*)?$')",message="must write an IPv4 address as four decimal numbers without zeros before them, for example http://10.0.0.5:3000"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[[][0:]*:[fF]{4}:([0-9.]+|[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4})[]]')",message="must write an IPv4 address as four decimal numbers, not within an IPv6 address, for example http://10.0.0.5:3000"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://(((0|22[4-9]|2[3-5][0-9])[.][0-9]+|169[.]254)[.][0-9]+[.][0-9]+(:[0-9]+)?(/.*)?$|[[]([fF][eE][89A-Fa-f][0-9A-Fa-f]:|[fF][fF][0-9A-Fa-f]{2}:|[0:]+[]]))')",message="must not name a link-local, multicast, reserved or unspecified address: no Grafana is there"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('%([^0-9A-Fa-f]|[0-9A-Fa-f]([^0-9A-Fa-f]|$)|$)')",message="must have two hexadecimal digits after each '%' in the path"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/?#]*:[0-9]+([/?#]|$)') || self.matches('^https?://[^/?#]*:0*(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})([/?#]|$)')",message="must have a port from 1 to 65535, or none"
 	URL string `json:"url"`
 
 	// namespace is the organization or stack in Grafana: stacks-<id> for a stack
@@ -377,6 +377,7 @@ const (
 
 // AllowedNamespaces says which namespaces may use a cluster connection.
 //
+// +structType=atomic
 // +kubebuilder:validation:XValidation:rule="self.from != 'Selector' || has(self.selector)",message="must be given with from: Selector: name the labels of the namespaces that may use the connection, or write from: All",fieldPath=".selector",reason=FieldValueRequired
 // +kubebuilder:validation:XValidation:rule="self.from == 'Selector' || !has(self.selector)",message="must not be given with from: All: remove it, or write from: Selector",fieldPath=".selector",reason=FieldValueForbidden
 type AllowedNamespaces struct {
@@ -399,6 +400,19 @@ type AllowedNamespaces struct {
 	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, (e.operator in ['Exists', 'DoesNotExist']) != (has(e.values) && size(e.values) > 0))",message="must have values with In and NotIn, and none with Exists and DoesNotExist",fieldPath=".matchExpressions"
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 }
+
+// Adoption says whether objects may take over values in Grafana that no object
+// of their cluster owns.
+//
+// +kubebuilder:validation:Enum=Allowed;Forbidden
+type Adoption string
+
+const (
+	// AdoptionAllowed leaves it to the adoptionPolicy of each object.
+	AdoptionAllowed Adoption = "Allowed"
+	// AdoptionForbidden lets no object adopt a value, whatever its adoptionPolicy.
+	AdoptionForbidden Adoption = "Forbidden"
+)
 
 // ClusterGrafanaConnectionSpec is the desired state of a
 // ClusterGrafanaConnection.
@@ -430,13 +444,24 @@ type ClusterGrafanaConnectionSpec struct {
 
 	// requireNamePrefix says whether the name in Grafana of a secure value of this
 	// connection must begin with its namespace and a dot, for example
-	// team-a.sm-api-key. A namespace has no dot, so no two namespaces can use the
-	// same name. A secure value with another name is not written and says
-	// NameNotAllowed; what it owns in Grafana stays, and can still be deleted.
-	// Defaults to false.
+	// team-a.sm-api-key. A namespace has no dot, so no two namespaces of a cluster
+	// can use the same name. Where several clusters share a Grafana, namespaces of
+	// one name have the same prefix. A secure value with another name is not
+	// written and says NameNotAllowed; what it owns in Grafana stays, and can still
+	// be deleted. Defaults to false.
 	//
 	// +optional
 	RequireNamePrefix bool `json:"requireNamePrefix,omitempty"`
+
+	// adoption says whether the adoptionPolicy of a secure value may take over a
+	// value that exists in Grafana: Allowed; or Forbidden, so that a secure value
+	// with adoptionPolicy Adopt says AdoptionNotAllowed in its place. That a secure
+	// value takes over what another one of its namespace has left is no adoption.
+	// Defaults to Allowed.
+	//
+	// +optional
+	// +kubebuilder:default=Allowed
+	Adoption Adoption `json:"adoption,omitempty"`
 }
 
 // ClusterGrafanaConnection says how to reach one Grafana, for the

@@ -14,6 +14,10 @@ import (
 // none.
 const DefaultDescription = "Synced from Kubernetes"
 
+// DefaultConnection is the name of the ClusterGrafanaConnection of a spec
+// without connectionRef.
+const DefaultConnection = "default"
+
 // ConnectionKind is the kind of a connection.
 //
 // +kubebuilder:validation:Enum=GrafanaConnection;ClusterGrafanaConnection
@@ -68,6 +72,8 @@ const (
 // ConnectionReference names a connection. It has no namespace: a
 // GrafanaConnection is always that of the object's own namespace, and a
 // ClusterGrafanaConnection has none.
+//
+// +structType=atomic
 type ConnectionReference struct {
 	// kind is the kind of the connection: GrafanaConnection, in the namespace of
 	// this object, or ClusterGrafanaConnection, shared by the namespaces that it
@@ -88,6 +94,8 @@ type ConnectionReference struct {
 
 // SecretReference names a Secret. It has no namespace, like a
 // SecretKeyReference.
+//
+// +structType=atomic
 type SecretReference struct {
 	// name is the metadata.name of the Secret: at most 253 lower-case letters,
 	// digits, '-' and '.', for example grafana-client.
@@ -101,6 +109,8 @@ type SecretReference struct {
 // SecretKeyReference names a key of a Secret. It has no namespace: the object
 // that names the Secret decides that, so nobody can read the Secrets of another
 // namespace.
+//
+// +structType=atomic
 type SecretKeyReference struct {
 	// name is the metadata.name of the Secret: at most 253 lower-case letters,
 	// digits, '-' and '.', for example grafana-token.
@@ -123,7 +133,8 @@ type SecretKeyReference struct {
 type ValueSource struct {
 	// secretKeyRef names the Secret, in the namespace of this object, and the key
 	// in it that has the value. The value is sent byte for byte, including a
-	// newline at its end, and must be 1 to 24,576 bytes of UTF-8. A change of the
+	// newline at its end, and must be 1 to 24,576 bytes of UTF-8. The token of a
+	// ServiceAccount and a release of Helm are refused (SourceNotAllowed). A change of the
 	// Secret, or of this reference, is written to Grafana at once. While the Secret
 	// or the key is missing or unusable, Grafana keeps the last good value and
 	// Ready says why.
@@ -135,13 +146,12 @@ type ValueSource struct {
 // GrafanaSecureValueSpec is the desired state of a GrafanaSecureValue.
 type GrafanaSecureValueSpec struct {
 	// connectionRef names the connection through which the value is written: which
-	// Grafana, and with which credentials. Defaults to the
-	// ClusterGrafanaConnection called default. After a change the value is written
+	// Grafana, and with which credentials. Absent: the ClusterGrafanaConnection
+	// called default; status.desired shows it. After a change the value is written
 	// through the new connection first. Only then is the old value deleted, or
 	// retained by deletionPolicy.
 	//
 	// +optional
-	// +kubebuilder:default={kind: ClusterGrafanaConnection, name: default}
 	ConnectionRef ConnectionReference `json:"connectionRef,omitzero"`
 
 	// name is the name of the secure value in Grafana, by which others refer to it
@@ -156,13 +166,13 @@ type GrafanaSecureValueSpec struct {
 	Name string `json:"name,omitempty"`
 
 	// description says in Grafana what the value is for: 1 to 25 characters, where
-	// an emoji of one code point counts as one. Defaults to "Synced from
-	// Kubernetes". A change is written to Grafana, which makes a new version of
-	// the secure value.
+	// an emoji of one code point counts as one. Absent: "Synced from Kubernetes",
+	// but a value that adoptionPolicy takes over keeps its text. A change is
+	// written to Grafana, which makes a new version of the secure value.
 	//
 	// +optional
-	// +kubebuilder:default="Synced from Kubernetes"
 	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="!self.matches(r'\\p{Cc}')",message="must not contain control characters, for example a line break"
 	// +kubebuilder:validation:XValidation:rule="size(self) >= 1 && size(self) <= 25",message="must be 1 to 25 characters: shorten it, or leave it out and Synced from Kubernetes is used"
 	Description string `json:"description,omitempty"`
 
@@ -310,6 +320,26 @@ type TargetStatus struct {
 	//
 	// +optional
 	LastWriteTime *metav1.Time `json:"lastWriteTime,omitempty"`
+
+	// descriptionKept is whether the value keeps the description that it had in
+	// Grafana when it was adopted, because spec gives none.
+	//
+	// +optional
+	DescriptionKept bool `json:"descriptionKept,omitempty"`
+}
+
+// DesiredStatus is the connection and the name that spec resolves to.
+type DesiredStatus struct {
+	// connection is spec.connectionRef, or the ClusterGrafanaConnection called
+	// default where that is absent.
+	//
+	// +required
+	Connection ConnectionReference `json:"connection"`
+
+	// name is spec.name, or metadata.name where that is absent.
+	//
+	// +required
+	Name string `json:"name"`
 }
 
 // GrafanaSecureValueStatus is the observed state of a GrafanaSecureValue.
@@ -340,6 +370,12 @@ type GrafanaSecureValueStatus struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
 	Targets []TargetStatus `json:"targets,omitempty"`
+
+	// desired is what spec resolves to: the connection, and the name of the secure
+	// value in Grafana. The first target is the same once it was written.
+	//
+	// +optional
+	Desired *DesiredStatus `json:"desired,omitempty"`
 
 	// lastSyncNow is the content of the annotation
 	// grafana.securevalues.io/sync-now that was last answered by a write to
@@ -373,11 +409,12 @@ const MaxTargets = 16
 // +kubebuilder:resource:path=grafanasecurevalues,scope=Namespaced,shortName=gsv,categories=grafana
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether Grafana holds what the spec and the Secret say"
 // +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of Ready"
-// +kubebuilder:printcolumn:name="Connection",type=string,JSONPath=`.spec.connectionRef.name`,description="The connection that the spec names"
-// +kubebuilder:printcolumn:name="Secure Value",type=string,JSONPath=`.status.targets[0].name`,description="The name of the secure value in Grafana"
+// +kubebuilder:printcolumn:name="Connection",type=string,JSONPath=`.status.desired.connection.name`,description="The connection that the spec resolves to"
+// +kubebuilder:printcolumn:name="Secure Value",type=string,JSONPath=`.status.desired.name`,description="The name of the secure value in Grafana"
 // +kubebuilder:printcolumn:name="Version",type=integer,JSONPath=`.status.targets[0].version`,description="The version that Grafana answered to the last write"
 // +kubebuilder:printcolumn:name="Last Write",type=date,JSONPath=`.status.targets[0].lastWriteTime`,description="How long ago the operator last wrote to Grafana"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Connection Kind",type=string,JSONPath=`.status.desired.connection.kind`,priority=1,description="The kind of the connection"
 // +kubebuilder:printcolumn:name="Secret",type=string,JSONPath=`.spec.valueFrom.secretKeyRef.name`,priority=1,description="The Secret that holds the value"
 // +kubebuilder:printcolumn:name="Key",type=string,JSONPath=`.spec.valueFrom.secretKeyRef.key`,priority=1,description="The key within the Secret"
 type GrafanaSecureValue struct {
@@ -398,6 +435,17 @@ type GrafanaSecureValue struct {
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1}
 	Status GrafanaSecureValueStatus `json:"status,omitzero"`
+}
+
+// ConnectionOrDefault is the connection that the spec resolves to:
+// connectionRef, or the ClusterGrafanaConnection called default where that is
+// absent. No schema stores it: a stored default would merge with a later
+// manifest into a third meaning.
+func (sv *GrafanaSecureValue) ConnectionOrDefault() ConnectionReference {
+	if sv.Spec.ConnectionRef != (ConnectionReference{}) {
+		return sv.Spec.ConnectionRef
+	}
+	return ConnectionReference{Kind: KindClusterGrafanaConnection, Name: DefaultConnection}
 }
 
 // SecureValueName is the name of the secure value in Grafana: spec.name, or

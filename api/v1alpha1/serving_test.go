@@ -37,71 +37,6 @@ func create(t *testing.T, c client.Client, object *unstructured.Unstructured, ty
 	}
 }
 
-func TestAbsentFieldsOfASecureValueGetTheirDefaults(t *testing.T) {
-	c, _ := newClient(t)
-	sv := &v1alpha1.GrafanaSecureValue{}
-	create(t, c, newObject(t, secureValueKind), sv)
-	want := v1alpha1.GrafanaSecureValueSpec{
-		ConnectionRef:  v1alpha1.ConnectionReference{Kind: v1alpha1.KindClusterGrafanaConnection, Name: "default"},
-		Description:    v1alpha1.DefaultDescription,
-		ValueFrom:      v1alpha1.ValueSource{SecretKeyRef: v1alpha1.SecretKeyReference{Name: "sm", Key: "api-key"}},
-		DeletionPolicy: v1alpha1.DeletionPolicyDelete,
-	}
-	if got := sv.Spec; got.ConnectionRef != want.ConnectionRef || got.Name != want.Name ||
-		got.Description != want.Description || len(got.Decrypters) != 0 || got.ValueFrom != want.ValueFrom ||
-		got.DeletionPolicy != want.DeletionPolicy {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-}
-
-func TestConnectionWithoutAKindIsOneOfTheNamespace(t *testing.T) {
-	c, _ := newClient(t)
-	sv := &v1alpha1.GrafanaSecureValue{}
-	create(t, c, newObject(t, secureValueKind, edit{"spec.connectionRef.name", "prod"}), sv)
-	want := v1alpha1.ConnectionReference{Kind: v1alpha1.KindGrafanaConnection, Name: "prod"}
-	if sv.Spec.ConnectionRef != want {
-		t.Errorf("got %+v, want %+v", sv.Spec.ConnectionRef, want)
-	}
-}
-
-func TestAbsentFieldsOfAConnectionGetTheirDefaults(t *testing.T) {
-	c, _ := newClient(t)
-	for kind, connection := range map[string]v1alpha1.Connection{
-		connectionKind:        &v1alpha1.GrafanaConnection{},
-		clusterConnectionKind: &v1alpha1.ClusterGrafanaConnection{},
-	} {
-		create(t, c, newObject(t, kind), connection)
-		spec := connection.GetSpec()
-		if spec.Namespace != "default" || spec.APIVersion != "v1beta1" || spec.TLS != nil {
-			t.Errorf("%s: got %+v, want namespace default, apiVersion v1beta1 and no tls", kind, spec)
-		}
-		resync, err := time.ParseDuration(spec.ResyncPeriod)
-		if err != nil || resync != v1alpha1.DefaultResyncPeriod {
-			t.Errorf("%s: got resyncPeriod %q, want %v", kind, spec.ResyncPeriod, v1alpha1.DefaultResyncPeriod)
-		}
-		timeout, err := time.ParseDuration(spec.RequestTimeout)
-		if err != nil || timeout != v1alpha1.DefaultRequestTimeout {
-			t.Errorf("%s: got requestTimeout %q, want %v", kind, spec.RequestTimeout, v1alpha1.DefaultRequestTimeout)
-		}
-	}
-}
-
-func TestObjectOfGoNeedsNoMoreThanItsRequiredFields(t *testing.T) {
-	c, _ := newClient(t)
-	sv := &v1alpha1.GrafanaSecureValue{
-		ObjectMeta: metav1.ObjectMeta{Name: "object", Namespace: "default"},
-		Spec: v1alpha1.GrafanaSecureValueSpec{ValueFrom: v1alpha1.ValueSource{
-			SecretKeyRef: v1alpha1.SecretKeyReference{Name: "sm", Key: "api-key"},
-		}},
-	}
-	if err := c.Create(t.Context(), sv, client.DryRunAll); err != nil {
-		t.Fatal(err)
-	}
-	if got := sv.Spec.ConnectionRef.Name; got != "default" {
-		t.Errorf("got connection %q, want default", got)
-	}
-}
-
 func TestUnseenObjectIsNotTakenForAHealthyOne(t *testing.T) {
 	c, _ := newClient(t)
 	for _, kind := range []string{secureValueKind, connectionKind, clusterConnectionKind} {
@@ -127,7 +62,7 @@ func TestStatusIsWrittenApart(t *testing.T) {
 	if err := c.Status().Patch(t.Context(), sv, client.MergeFrom(before)); err != nil {
 		t.Fatal(err)
 	}
-	if sv.Spec.Description != v1alpha1.DefaultDescription || sv.Generation != before.Generation {
+	if sv.Spec.Description != "" || sv.Generation != before.Generation {
 		t.Errorf("a write of status changed the spec: %+v at generation %d", sv.Spec, sv.Generation)
 	}
 	before = sv.DeepCopy()
@@ -217,6 +152,7 @@ func TestColumnsOfASecureValue(t *testing.T) {
 		Conditions: []metav1.Condition{{
 			Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSynced, LastTransitionTime: monthAgo,
 		}},
+		Desired: &v1alpha1.DesiredStatus{Connection: sv.Spec.ConnectionRef, Name: "in-grafana"},
 		Targets: []v1alpha1.TargetStatus{{
 			Connection: sv.Spec.ConnectionRef, Namespace: "stacks-1234", Name: "in-grafana", Version: 7, LastWriteTime: &monthAgo,
 		}},
@@ -226,14 +162,14 @@ func TestColumnsOfASecureValue(t *testing.T) {
 	}
 	headings, cells := printed(t, config, "grafanasecurevalues", sv.Namespace, sv.Name)
 	want := []string{
-		"NAME", "READY", "STATUS", "CONNECTION", "SECURE VALUE", "VERSION", "LAST WRITE", "AGE", "SECRET*", "KEY*",
+		"NAME", "READY", "STATUS", "CONNECTION", "SECURE VALUE", "VERSION", "LAST WRITE", "AGE", "CONNECTION KIND*", "SECRET*", "KEY*",
 	}
 	if !slices.Equal(headings, want) {
 		t.Errorf("got columns %q, want %q", headings, want)
 	}
 	for heading, want := range map[string]any{
 		"NAME": "object", "READY": "True", "STATUS": "Synced", "CONNECTION": "prod", "SECURE VALUE": "in-grafana",
-		"VERSION": float64(7), "LAST WRITE": "30d", "SECRET": "sm", "KEY": "api-key",
+		"VERSION": float64(7), "LAST WRITE": "30d", "CONNECTION KIND": "GrafanaConnection", "SECRET": "sm", "KEY": "api-key",
 	} {
 		if cells[heading] != want {
 			t.Errorf("%s is %v, want %v", heading, cells[heading], want)

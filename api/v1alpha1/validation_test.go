@@ -129,6 +129,8 @@ func TestBadInputIsRefusedWithOneSentence(t *testing.T) {
 	}{
 		{"description of 26 characters", secureValueKind, []edit{{"spec.description", strings.Repeat("ü", 26)}}, "spec.description", descriptionRule},
 		{"description of 900 characters", secureValueKind, []edit{{"spec.description", strings.Repeat("x", 900)}}, "spec.description", descriptionRule},
+		{"description of two lines", secureValueKind, []edit{{"spec.description", "two\nlines"}}, "spec.description", "must not contain control characters"},
+		{"description with a C1 control character", secureValueKind, []edit{{"spec.description", "a\u009bb"}}, "spec.description", "must not contain control characters"},
 		{"empty description", secureValueKind, []edit{{"spec.description", ""}}, "spec.description", descriptionRule},
 
 		{"65 decrypters", secureValueKind, []edit{{"spec.decrypters", decrypters(65)}}, "spec.decrypters", "must have at most 64 decrypters"},
@@ -429,5 +431,24 @@ func TestInputAtTheBoundsIsAccepted(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestNoRefusalRepeatsAURL: whichever rule a URL breaks, it may hold a password too.
+func TestNoRefusalRepeatsAURL(t *testing.T) {
+	for _, url := range []string{
+		"https://admin:hunter2@acme.example.com", "https://admin:hunter2@acme.example.com?x=y", "https://acme.example.com?token=hunter2",
+		"https://acme.example.com#hunter2", "ftp://admin:hunter2@acme.example.com", "https://admin:hunter2 @acme.example.com",
+		"https://admin:hunter2@acme.example.com:99999", "https://admin:hunter2@169.254.169.254", "https://admin:hunter2@010.0.0.1",
+		"admin:hunter2@acme.example.com", "https://acme.example.com/hunter2%zz", "https://admin:hunter2@" + strings.Repeat("a", 5000),
+	} {
+		for _, kind := range []string{connectionKind, clusterConnectionKind} {
+			err := dryRun(t, newObject(t, kind, edit{"spec.url", url}))
+			if !apierrors.IsInvalid(err) {
+				t.Errorf("%s: %s: got %v, want a refusal", kind, url, err)
+			} else if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%s: %s is repeated: %v", kind, url, err)
+			}
+		}
 	}
 }

@@ -123,7 +123,12 @@ type Store struct {
 
 	loaded  chan struct{} // closed once key is set
 	key     Key
-	failure atomic.Pointer[string] // why there is no key yet, once a try has failed
+	failure atomic.Pointer[failure] // why there is no key yet, once a try has failed
+}
+
+type failure struct {
+	text string // what to do
+	err  error
 }
 
 // ErrNotLoaded says that the key is not there yet. It is looked for again and again.
@@ -143,9 +148,9 @@ func (s *Store) Start(ctx context.Context) error {
 			return false, err
 		}
 		if err != nil { // the API server is away, or refuses what it may grant later
-			failure := s.explain(err)
-			if old := s.failure.Swap(&failure); old == nil || *old != failure {
-				log.Info("No secure value is written before the fingerprint key is there: " + failure)
+			failed := failure{s.explain(err), err}
+			if old := s.failure.Swap(&failed); old == nil || old.text != failed.text {
+				log.Info("No secure value is written before the fingerprint key is there: " + failed.text)
 			}
 			return false, nil
 		}
@@ -163,12 +168,15 @@ func (s *Store) Start(ctx context.Context) error {
 // keyTimeout is how long Key waits: long enough for the start of a process, too short to block its workers.
 const keyTimeout = time.Second
 
-// Key returns the key. Where it is not there within a second, the error is ErrNotLoaded.
+// Key returns the key. Where it is not there within a second, the error is ErrNotLoaded, with its cause.
 func (s *Store) Key(ctx context.Context) (Key, error) {
 	select {
 	case <-s.loaded:
 		return s.key, nil
 	case <-time.After(keyTimeout):
+		if failed := s.failure.Load(); failed != nil {
+			return Key{}, errors.Join(ErrNotLoaded, failed.err)
+		}
 		return Key{}, ErrNotLoaded
 	case <-ctx.Done():
 		return Key{}, ctx.Err()
@@ -178,7 +186,7 @@ func (s *Store) Key(ctx context.Context) (Key, error) {
 // Check fails while the key is looked for and not there. It is a healthz.Checker.
 func (s *Store) Check(*http.Request) error {
 	if failure := s.failure.Load(); failure != nil {
-		return errors.New(*failure)
+		return errors.New(failure.text)
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/securevalue"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/metrics"
 )
@@ -148,7 +149,7 @@ func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manag
 	}
 	mgr.GetLogger().Info("Manager configured", "version", opts.Version, "clusterID", clusterID,
 		"operatorNamespace", opts.OperatorNamespace, "watchedNamespaces", cmp.Or(strings.Join(opts.WatchNamespaces, ","), "all"))
-	keys := fingerprint.NewStore(mgr.GetAPIReader(), mgr.GetClient(), opts.OperatorNamespace)
+	keys := fingerprint.NewStore(status.Reader{Reader: mgr.GetAPIReader()}, status.Client{Client: mgr.GetClient()}, opts.OperatorNamespace)
 	if err := mgr.Add(keys); err != nil {
 		return nil, err
 	}

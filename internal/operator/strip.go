@@ -91,6 +91,12 @@ func shareOf(sv *v1alpha1.GrafanaSecureValue) {
 		c := &sv.Status.Conditions[i]
 		share(&c.Type, &c.Reason, &c.Message, (*string)(&c.Status))
 	}
+	if d := sv.Status.Desired; d != nil {
+		share(&d.Connection.Name, (*string)(&d.Connection.Kind))
+		if d.Name == sv.Name {
+			d.Name = sv.Name
+		}
+	}
 	for i := range sv.Status.Targets {
 		t := &sv.Status.Targets[i]
 		share(&t.Connection.Name, (*string)(&t.Connection.Kind), &t.Namespace)

@@ -97,8 +97,17 @@ func FormatPending(pending []Target) string {
 	return strings.Join(parts, ",")
 }
 
+// IsReleased reports whether an object is being deleted and the operator's part of that is done. Whatever it still says, it names and
+// owns nothing.
+func IsReleased(sv *v1alpha1.GrafanaSecureValue) bool {
+	return !sv.DeletionTimestamp.IsZero() && !slices.Contains(sv.Finalizers, v1alpha1.Finalizer)
+}
+
 // Targets returns every target that an object owns or has pending, each once: those of status first.
 func Targets(sv *v1alpha1.GrafanaSecureValue) []Target {
+	if IsReleased(sv) {
+		return nil
+	}
 	var targets []Target
 	for _, t := range sv.Status.Targets {
 		targets = append(targets, TargetOf(t))
@@ -123,6 +132,9 @@ func Record(targets []v1alpha1.TargetStatus, t Target) *v1alpha1.TargetStatus {
 
 // Names returns the names in Grafana that an object names, owns or has pending, each once: that of spec first.
 func Names(sv *v1alpha1.GrafanaSecureValue) []string {
+	if IsReleased(sv) {
+		return nil
+	}
 	names := []string{sv.SecureValueName()}
 	for _, t := range Targets(sv) {
 		if !slices.Contains(names, t.Name) {
@@ -134,7 +146,10 @@ func Names(sv *v1alpha1.GrafanaSecureValue) []string {
 
 // Connections returns the connections that an object names, owns a value through or has pending, each once: that of spec first.
 func Connections(sv *v1alpha1.GrafanaSecureValue) []Connection {
-	connections := []Connection{ConnectionOf(sv.Spec.ConnectionRef, sv.Namespace)}
+	if IsReleased(sv) {
+		return nil
+	}
+	connections := []Connection{ConnectionOf(sv.ConnectionOrDefault(), sv.Namespace)}
 	for _, t := range Targets(sv) {
 		if c := ConnectionOf(t.Connection, sv.Namespace); !slices.Contains(connections, c) {
 			connections = append(connections, c)
@@ -147,7 +162,7 @@ func Connections(sv *v1alpha1.GrafanaSecureValue) []Connection {
 func WrittenThrough(c Connection, sv *v1alpha1.GrafanaSecureValue) []string {
 	var names []string
 	for _, t := range sv.Status.Targets {
-		if t.Source != nil && ConnectionOf(t.Connection, sv.Namespace) == c {
+		if t.Source != nil && !IsReleased(sv) && ConnectionOf(t.Connection, sv.Namespace) == c {
 			names = append(names, t.Name)
 		}
 	}

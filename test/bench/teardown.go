@@ -45,6 +45,8 @@ func teardown(ctx context.Context, w *world, n int, record func(measurement)) er
 	if err := w.settled(ctx); err != nil {
 		return err
 	}
-	// Before each DELETE, and after it: only a 404 proves it.
-	return counted(ctx, w, since, expected{"Grafana get": 2 * count, "Grafana delete": count, "patch grafanasecurevalues": count}, record)
+	// The object is read before its value is deleted. A GET of the value comes before each DELETE, and after it: only a 404 proves it.
+	return counted(ctx, w, since, expected{
+		"get grafanasecurevalues": count, "Grafana get": 2 * count, "Grafana delete": count, "patch grafanasecurevalues": count,
+	}, record)
 }

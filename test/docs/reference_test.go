@@ -27,7 +27,7 @@ func TestReasons(t *testing.T) {
 	_, objects, _ = strings.Cut(objects, "// Reasons of Ready on a GrafanaSecureValue.")
 	ofObjects := all(objects, `(?m)^\tReason\w+ += "(\w+)"$`)
 	// Those that conditions.go declares with the objects, and has on a connection too.
-	ofConnections := append(all(connections, `(?m)^\tReason\w+ += "(\w+)"$`), "ConnectionNotAllowed", "Forbidden", "InvalidSpec")
+	ofConnections := append(all(connections, `(?m)^\tReason\w+ += "(\w+)"$`), "ConnectionNotAllowed", "Forbidden", "InvalidSpec", "KubernetesRefused")
 
 	readme := text(t, "README.md")
 	compare(t, "README.md, GrafanaSecureValue", table(t, readme, "| reason on a GrafanaSecureValue |"), ofObjects)

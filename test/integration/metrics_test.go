@@ -150,6 +150,18 @@ var _ = Describe("The metrics", long, Ordered, ContinueOnFailure, func() {
 		Eventually(func() series { return scrape(ctx).of(w, connectionRef) }).Should(BeEmpty())
 	})
 
+	It("count no object that is released, though a finalizer of somebody else keeps it", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		counted := func() map[string]float64 { return scrape(ctx).of(w, connectionRef).by("gsv_secure_values", "reason") }
+		sv := w.synced("a", "canary-1")
+		Eventually(counted).Should(Equal(map[string]float64{"Synced": 1}))
+		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Finalizers = append(sv.Finalizers, "example.com/theirs") })
+		w.delete(sv)
+		w.eventually(sv, v1alpha1.ReasonReleased)
+		Eventually(counted).Should(BeEmpty())
+		letGo(w, sv, "example.com/theirs")
+	})
+
 	It("count the objects by connection and reason", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		w.synced("a", "canary-1")

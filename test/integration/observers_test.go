@@ -62,8 +62,11 @@ var outcomes = map[string]outcome{
 	v1alpha1.ReasonInvalidResponse:     waits,
 	v1alpha1.ReasonRateLimited:         waits,
 	v1alpha1.ReasonInUse:               waits,
+	v1alpha1.ReasonReleased:            waits, // of an object that is being deleted, which kstatus calls Terminating
+	v1alpha1.ReasonKubernetesRefused:   waits,
 
 	v1alpha1.ReasonValueTooLarge:        fails,
+	v1alpha1.ReasonSourceNotAllowed:     fails,
 	v1alpha1.ReasonValueNotUTF8:         fails,
 	v1alpha1.ReasonInvalidSpec:          fails,
 	v1alpha1.ReasonRejectedByGrafana:    fails,
@@ -72,6 +75,7 @@ var outcomes = map[string]outcome{
 	v1alpha1.ReasonDecrypterNotAllowed:  fails,
 	v1alpha1.ReasonNameConflict:         fails,
 	v1alpha1.ReasonAlreadyExists:        fails,
+	v1alpha1.ReasonAdoptionNotAllowed:   fails,
 	v1alpha1.ReasonForbidden:            fails,
 	v1alpha1.ReasonConnectionNotAllowed: fails,
 	v1alpha1.ReasonCredentialsInvalid:   fails,
@@ -170,7 +174,7 @@ func isDone(sv *v1alpha1.GrafanaSecureValue) error {
 		return fmt.Errorf("it is done, and owns %d targets", len(sv.Status.Targets))
 	}
 	target, ref := sv.Status.Targets[0], sv.Spec.ValueFrom.SecretKeyRef
-	if target.Name != sv.SecureValueName() || target.Connection != sv.Spec.ConnectionRef || target.Source == nil ||
+	if target.Name != sv.SecureValueName() || target.Connection != sv.ConnectionOrDefault() || target.Source == nil ||
 		target.Source.Name != ref.Name || target.Source.Key != ref.Key {
 		return fmt.Errorf("it is done, and owns %+v for %+v", target, sv.Spec)
 	}

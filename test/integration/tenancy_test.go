@@ -81,6 +81,36 @@ var _ = Describe("The limits of a ClusterGrafanaConnection", func() {
 			v1alpha1.ReasonDecrypterNotAllowed, `does not allow decrypter "Synthetic-Monitoring"`),
 	)
 
+	It("forbid adoption, and nothing else", func(ctx SpecContext) {
+		w := newWorld(ctx)
+		conn := w.limited(func(spec *v1alpha1.ClusterGrafanaConnectionSpec) { spec.Adoption = v1alpha1.AdoptionForbidden })
+		w.secret("source", map[string]string{"key": "canary-1"})
+		named := func(name, target string) *v1alpha1.GrafanaSecureValue {
+			sv := through(w.value(name), conn)
+			sv.Spec.Name, sv.Spec.AdoptionPolicy = target, v1alpha1.AdoptionPolicyAdopt
+			w.create(sv)
+			return sv
+		}
+		w.eventuallySynced(named("new", "new"))
+		for name, stored := range map[string]grafanatest.Stored{
+			"nobodys": {Name: "nobodys", Description: "theirs", Value: []byte("their value")},
+			"blue":    labelled("blue", "another-cluster", w.namespace, "blue"),
+		} {
+			w.grafana.Put(grafanaNS, stored)
+			sv := named(name, name)
+			w.eventually(sv, v1alpha1.ReasonAdoptionNotAllowed)
+			Expect(message(sv.Status.Conditions)).To(ContainSubstring(`forbids adoption (spec.adoption)`))
+			Expect(w.stored(name)).To(HaveField("Value", stored.Value))
+		}
+		left := labelled("left", clusterID, w.namespace, "gone")
+		w.grafana.Put(grafanaNS, left)
+		w.eventuallySynced(named("successor", "left"))
+
+		edit(w, conn, func(c *v1alpha1.ClusterGrafanaConnection) { c.Spec.Adoption = v1alpha1.AdoptionAllowed })
+		w.eventuallySynced(w.value("nobodys"))
+		w.eventuallySynced(w.value("blue"))
+	})
+
 	It("allow what keeps to them", func(ctx SpecContext) {
 		w := newWorld(ctx)
 		conn := w.limited(func(spec *v1alpha1.ClusterGrafanaConnectionSpec) {

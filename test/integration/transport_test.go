@@ -246,10 +246,31 @@ var _ = Describe("The fingerprint key", func() {
 		sv.Name = "steals-" + w.namespace
 		sv.Spec.ValueFrom.SecretKeyRef = v1alpha1.SecretKeyReference{Name: "grafana-secure-value-operator-fingerprint", Key: "key"}
 		w.create(sv)
-		w.eventually(sv, v1alpha1.ReasonInvalidSpec)
+		w.eventually(sv, v1alpha1.ReasonSourceNotAllowed)
 		Expect(message(sv.Status.Conditions)).To(ContainSubstring("the operator's own"))
 		w.delete(sv)
 		w.eventuallyGone(sv)
+		Expect(w.calls()).To(BeEmpty())
+	})
+})
+
+var _ = Describe("A Secret that never leaves the cluster", func() {
+	It("is no source of a secure value", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		w.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "account"}})
+		for name, secretType := range map[string]corev1.SecretType{
+			"account-token": corev1.SecretTypeServiceAccountToken, "release": "helm.sh/release.v1", "sh.helm.release.v1.x.v1": corev1.SecretTypeOpaque,
+		} {
+			w.create(&corev1.Secret{
+				ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name, Annotations: map[string]string{corev1.ServiceAccountNameKey: "account"}},
+				Type:       secretType, Data: map[string][]byte{"key": []byte("canary-1")},
+			})
+			sv := w.value("of-" + name)
+			sv.Spec.ValueFrom.SecretKeyRef.Name = name
+			w.create(sv)
+			w.eventually(sv, v1alpha1.ReasonSourceNotAllowed)
+			Expect(message(sv.Status.Conditions)).To(ContainSubstring("never leaves the cluster"))
+		}
 		Expect(w.calls()).To(BeEmpty())
 	})
 })

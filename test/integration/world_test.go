@@ -308,7 +308,7 @@ func checkStatus(o client.Object, observed int64, conditions []metav1.Condition)
 	stalled := meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionStalled)
 	Expect(reconciling && stalled).To(BeFalse(), "both Reconciling and Stalled: %v", conditions)
 	if ready := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady); ready != nil {
-		if ready.Reason == v1alpha1.ReasonSuspended {
+		if ready.Reason == v1alpha1.ReasonSuspended || ready.Reason == v1alpha1.ReasonReleased {
 			Expect(reconciling || stalled).To(BeFalse(), "%v", conditions)
 		} else {
 			Expect(meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionReady)).To(Equal(!reconciling && !stalled), "%v", conditions)
@@ -350,5 +350,6 @@ var knownReasons = []string{
 	v1alpha1.ReasonConnected, v1alpha1.ReasonCredentialsInvalid, v1alpha1.ReasonUnauthorized, v1alpha1.ReasonNamespaceRejected,
 	v1alpha1.ReasonAPINotServed, v1alpha1.ReasonTLSError, v1alpha1.ReasonRedirectRefused, v1alpha1.ReasonCredentialsNotFound,
 	v1alpha1.ReasonUnreachable, v1alpha1.ReasonInvalidResponse, v1alpha1.ReasonRateLimited, v1alpha1.ReasonLabelsNotKept,
-	v1alpha1.ReasonValuesMissing, v1alpha1.ReasonInUse,
+	v1alpha1.ReasonValuesMissing, v1alpha1.ReasonInUse, v1alpha1.ReasonKubernetesRefused, v1alpha1.ReasonReleased,
+	v1alpha1.ReasonAdoptionNotAllowed, v1alpha1.ReasonSourceNotAllowed,
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
@@ -69,6 +70,9 @@ type attempt struct {
 	err        error // what is wrong with the connection
 }
 
+// unreadable are the reasons of credentials that cannot be read now, and may be as they were.
+var unreadable = []string{v1alpha1.ReasonCredentialsNotFound, v1alpha1.ReasonKubernetesRefused}
+
 // attempt makes a client and lists the secure values. Where the credentials are gone, the client is made from their last good content,
 // for releases. The error says nothing of the connection.
 func (r *Reconciler) attempt(ctx context.Context, conn v1alpha1.Connection) (attempt, error) {
@@ -85,7 +89,7 @@ func (r *Reconciler) attempt(ctx context.Context, conn v1alpha1.Connection) (att
 		lastGood = e.lastGoodFor(a.config)
 	})
 	switch {
-	case err != nil && (lastGood == nil || !status.IsReason(err, v1alpha1.ReasonCredentialsNotFound)):
+	case err != nil && (lastGood == nil || !slices.Contains(unreadable, status.Of(err).Reason)):
 		a.client = nil
 	case err != nil && a.client == nil:
 		a.client, _ = r.connect(conn, *lastGood) // without a client nothing is released
@@ -166,6 +170,9 @@ func (e *entry) lastGoodFor(c config) *credentials {
 // publish makes the result of a check that began in that epoch what objects use. A call of an object that overruled it meanwhile stands.
 func (r *Registry) publish(conn v1alpha1.Connection, epoch int, a attempt) checked {
 	condition := checkCondition(a.config.server, a.err)
+	if condition.Reason == v1alpha1.ReasonKubernetesRefused {
+		condition.Class = status.Watch // to objects it is as if credentials were missing, and no outage of Grafana
+	}
 	if condition.Class == status.None {
 		condition.Message += warning(conn.GetSpec())
 	}
@@ -207,6 +214,8 @@ func untilCheck(c status.Condition, checks int, resync time.Duration) time.Durat
 	switch {
 	case c.Reason == v1alpha1.ReasonUnauthorized:
 		return min(again, max(resync, lastRecheck))
+	case c.Reason == v1alpha1.ReasonKubernetesRefused:
+		return time.Second << min(checks-1, 5)
 	case c.Class == status.Time, c.Class == status.Watch, c.Class == status.Here:
 		return 0
 	case c.Class == status.Elsewhere && resync == 0:

@@ -91,8 +91,8 @@ func (r *Reconciler) credentials(ctx context.Context, conn v1alpha1.Connection) 
 	)
 	namespace := r.secretNamespace(conn)
 	for _, ref := range secretRefs(conn.GetSpec()) {
-		if namespace == r.OperatorNamespace && strings.HasPrefix(ref.name, helmReleasePrefix) {
-			return result, noCredentials(ref.name, "a release of Helm")
+		if what := Foreign(ref.name, ""); what != "" && namespace == r.OperatorNamespace {
+			return result, noCredentials(ref.name, what)
 		}
 		secret := &corev1.Secret{}
 		err := r.live.Get(ctx, client.ObjectKey{Namespace: namespace, Name: ref.name}, secret)
@@ -105,7 +105,7 @@ func (r *Reconciler) credentials(ctx context.Context, conn v1alpha1.Connection) 
 		}
 		versions = append(versions, version(secret))
 		result.versions = strings.Join(versions, ",")
-		if what := foreign(secret.Type); what != "" && (namespace == r.OperatorNamespace || secret.Type == fingerprint.SecretType) {
+		if what := Foreign(ref.name, secret.Type); what != "" && (namespace == r.OperatorNamespace || secret.Type == fingerprint.SecretType) {
 			return result, noCredentials(ref.name, what)
 		}
 		var contents [][]byte
@@ -141,14 +141,14 @@ func (r *Reconciler) credentials(ctx context.Context, conn v1alpha1.Connection) 
 // helmReleasePrefix is how the names of the Secrets begin in which Helm keeps its releases, with all values that they were given.
 const helmReleasePrefix = "sh.helm.release."
 
-// foreign says what a Secret of the operator's namespace is that holds no credentials for Grafana, whoever may write a connection.
-func foreign(secretType corev1.SecretType) string {
-	switch secretType {
-	case fingerprint.SecretType:
+// Foreign says what a Secret is that holds nothing for Grafana, whoever may write a connection or a secure value; "" if it may.
+func Foreign(name string, secretType corev1.SecretType) string {
+	switch {
+	case secretType == fingerprint.SecretType:
 		return "the operator's own"
-	case corev1.SecretTypeServiceAccountToken:
+	case secretType == corev1.SecretTypeServiceAccountToken:
 		return "the token of a ServiceAccount of Kubernetes"
-	case "helm.sh/release.v1":
+	case secretType == "helm.sh/release.v1", strings.HasPrefix(name, helmReleasePrefix):
 		return "a release of Helm"
 	default:
 		return ""

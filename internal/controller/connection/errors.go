@@ -63,7 +63,7 @@ func inUse(id ownership.Connection) status.Condition {
 	return status.Condition{
 		Class: status.Watch, Reason: v1alpha1.ReasonInUse,
 		Message: "The connection is being deleted, and GrafanaSecureValues name it or own secure values through it. It goes when they are deleted, or moved to another connection by spec.connectionRef. To list them: `kubectl get gsv " + where +
-			" -o custom-columns='NAMESPACE:.metadata.namespace,NAME:.metadata.name,KIND:.spec.connectionRef.kind,NAMES:.spec.connectionRef.name,OWNS:.status.targets[*].connection.name'`.",
+			" -o custom-columns='NAMESPACE:.metadata.namespace,NAME:.metadata.name,KIND:.status.desired.connection.kind,NAMES:.status.desired.connection.name,OWNS:.status.targets[*].connection.name'`.",
 	}
 }
 

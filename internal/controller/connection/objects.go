@@ -131,8 +131,11 @@ func (c *comparison) isIntact(sv *v1alpha1.GrafanaSecureValue, found *grafana.Se
 	if found.Version != 0 {
 		return found.Version == record.Version && ownership.SameAge(found, record)
 	}
-	want := ownership.LabelsOf(c.r.ClusterID, sv, sv.Spec.ConnectionRef)
-	return want.Intact(found, record, sv.DescriptionOrDefault(), sv.Spec.Decrypters)
+	want, description := ownership.LabelsOf(c.r.ClusterID, sv, sv.ConnectionOrDefault()), sv.DescriptionOrDefault()
+	if record.DescriptionKept {
+		description = found.Description
+	}
+	return want.Intact(found, record, description, sv.Spec.Decrypters)
 }
 
 // valuesMissing reports whether spec.url was changed and none of the recorded values is at the new address. What was released meanwhile
@@ -151,7 +154,7 @@ func (c *comparison) valuesMissing(conn v1alpha1.Connection) (bool, error) {
 // attempt makes a version, so it has its own backoff alone.
 var elsewhere = []string{
 	v1alpha1.ReasonNameConflict, v1alpha1.ReasonAlreadyExists, v1alpha1.ReasonForbidden,
-	v1alpha1.ReasonConnectionNotAllowed, v1alpha1.ReasonDeletionBlocked,
+	v1alpha1.ReasonConnectionNotAllowed, v1alpha1.ReasonAdoptionNotAllowed, v1alpha1.ReasonDeletionBlocked,
 }
 
 // wake triggers a reconcile of the objects that wait for a fix outside of Kubernetes, and of those whose secure value is not listed

@@ -4,6 +4,7 @@ package connection
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -69,12 +70,16 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	behind := false
-	r.registry.with(id, func(e *entry) { behind = e.isBehind(conn) })
+	behind, epoch := false, 0
+	r.registry.with(id, func(e *entry) { behind, epoch = e.isBehind(conn), e.epoch })
 	if behind {
 		return ctrl.Result{RequeueAfter: maxLag}, nil // the event of our own last write comes, and else it would be repeated
 	}
 	if released, err := r.release(ctx, conn); released || err != nil {
+		if refused := status.Of(err); refused != nil {
+			_, reportErr := r.report(ctx, conn, checked{condition: refused.Condition, known: true})
+			err = errors.Join(err, reportErr)
+		}
 		return ctrl.Result{}, err
 	}
 	if !r.Served.Has(r.kind) {
@@ -83,9 +88,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if !r.registry.serves(conn) {
 		return r.report(ctx, conn, r.registry.refuse(conn))
 	}
-	if err := r.addFinalizer(ctx, conn); apierrors.IsConflict(err) {
+	switch err := r.addFinalizer(ctx, conn); {
+	case apierrors.IsConflict(err):
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
-	} else if err != nil {
+	case status.Of(err) != nil:
+		return r.report(ctx, conn, r.registry.publish(conn, epoch, attempt{config: configOf(conn, ""), err: err}))
+	case err != nil:
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	found, err := r.check(ctx, conn)
@@ -155,7 +163,7 @@ func (r *Reconciler) report(ctx context.Context, conn v1alpha1.Connection, found
 	if found.condition.Class == status.None && found.known {
 		st.URL = conn.GetSpec().URL
 	}
-	if deleting {
+	if deleting && found.condition.Reason != v1alpha1.ReasonKubernetesRefused {
 		found.condition = inUse(id)
 	}
 	found.condition.Apply(&st.Conditions, conn.GetGeneration())
@@ -252,7 +260,8 @@ func Setup(ctx context.Context, mgr ctrl.Manager, registry *Registry, opts Optio
 		if r.kind == v1alpha1.KindClusterGrafanaConnection && !opts.Served.Cluster {
 			continue // it may not even be read
 		}
-		r.client, r.live, r.registry, r.Options, r.now = mgr.GetClient(), mgr.GetAPIReader(), registry, opts, time.Now
+		r.client, r.live = status.Client{Client: mgr.GetClient()}, status.Reader{Reader: mgr.GetAPIReader()}
+		r.registry, r.Options, r.now = registry, opts, time.Now
 		r.recorder = mgr.GetEventRecorder("grafana-secure-value-operator")
 		if err := r.setup(ctx, mgr); err != nil {
 			return fmt.Errorf("controller of %s: %w", r.kind, err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -235,10 +236,10 @@ func (e *entry) become(condition status.Condition) {
 	e.limiter.Checked(checkKey(e.id), condition.Class == status.Time)
 }
 
-// servesReleases reports whether a connection that is not ready still serves releases: its credentials are gone and their last good
+// servesReleases reports whether a connection that is not ready still serves releases: its credentials cannot be read and their last good
 // content is known, so that a namespace can be deleted in any order.
 func (e *entry) servesReleases() bool {
-	return e.client != nil && e.condition.Reason == v1alpha1.ReasonCredentialsNotFound
+	return e.client != nil && slices.Contains(unreadable, e.condition.Reason)
 }
 
 // overrule replaces the condition of a check that may run now, whose result then does not count.

@@ -96,7 +96,7 @@ const (
 //	ours, same                                                   keep, unless it is to be written again
 //	ours, differs                                                update
 //	claimable                                                    takeOver
-//	adoptable                                                    takeOver with Adopt, else AlreadyExists
+//	adoptable                                                    takeOver with Adopt, else AlreadyExists; AdoptionNotAllowed by the connection
 //	adoptable, and another cluster took it from this object      takeOver with Adopt and sync-now, else NameConflict
 //	foreign                                                      NameConflict, or AlreadyExists where no object owns it
 func decide(want *desired, seen observed) (action, error) {
@@ -115,7 +115,7 @@ func decide(want *desired, seen observed) (action, error) {
 		return keep, nil
 	case seen.class == ours:
 		return update, nil
-	case seen.class == claimable, seen.class == adoptable && want.adopt && !isLost(want, seen):
+	case seen.class == claimable, seen.class == adoptable && want.adopt && !want.noAdoption && !isLost(want, seen):
 		return takeOver, nil
 	default:
 		return "", conflictError(want, seen)
@@ -139,7 +139,7 @@ func sameValue(want *desired, record *v1alpha1.TargetStatus) bool {
 
 // differs reports whether what Grafana showed is not what is desired.
 func differs(want *desired, seen observed) bool {
-	return !sameValue(want, seen.record) || !want.labels.Intact(seen.found, seen.record, want.description, want.decrypters)
+	return !sameValue(want, seen.record) || !want.labels.Intact(seen.found, seen.record, want.text(seen.found), want.decrypters)
 }
 
 // driftKind is what another writer did to a value.

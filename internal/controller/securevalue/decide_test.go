@@ -421,7 +421,6 @@ func TestValidateRepeatsTheSchema(t *testing.T) {
 		"upper-case name":       func(d *desired) { d.target.Name = "Db" },
 		"name with a slash":     func(d *desired) { d.target.Name = "a/b" },
 		"unknown kind":          func(d *desired) { d.target.Connection.Kind = "" },
-		"no description":        func(d *desired) { d.description = "" },
 		"description of 26":     func(d *desired) { d.description = strings.Repeat("é", 26) },
 		"65 decrypters":         func(d *desired) { d.decrypters = many },
 		"blank decrypter":       func(d *desired) { d.decrypters = []string{""} },

@@ -2,6 +2,7 @@ package securevalue
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,6 @@ import (
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
@@ -33,12 +33,14 @@ type desired struct {
 	labels     ownership.Labels
 
 	adopt      bool   // a value that nobody owns may become this object's
+	noAdoption bool   // the connection forbids that
 	again      bool   // it is written once more, even if nothing changed
 	token      string // of sync-now, which asks for that
 	report     bool   // drift is left alone
 	generation int64
 
-	description string
+	description string // "" is the default
+	kept        bool   // a value that has a description keeps it: spec gives none, and it was adopted
 	decrypters  []string
 
 	// Read from the Secret when it is needed, and not kept.
@@ -55,17 +57,19 @@ func (r *Reconciler) desired(ctx context.Context, sv *v1alpha1.GrafanaSecureValu
 	}
 	spec := conn.GetSpec()
 	want := &desired{
-		target:      ownership.Target{Connection: sv.Spec.ConnectionRef, Namespace: spec.Namespace, Name: sv.SecureValueName()},
+		target:      ownership.Target{Connection: sv.ConnectionOrDefault(), Namespace: spec.Namespace, Name: sv.SecureValueName()},
 		place:       ownership.Place{Server: connection.ServerOf(spec.URL), Namespace: spec.Namespace, Name: sv.SecureValueName()},
 		connection:  conn,
-		labels:      ownership.LabelsOf(r.clusterID, sv, sv.Spec.ConnectionRef),
+		labels:      ownership.LabelsOf(r.clusterID, sv, sv.ConnectionOrDefault()),
 		adopt:       sv.Spec.AdoptionPolicy == v1alpha1.AdoptionPolicyAdopt,
 		token:       sv.Annotations[v1alpha1.AnnotationSyncNow],
 		report:      sv.Spec.DriftPolicy == v1alpha1.DriftPolicyReport,
 		generation:  sv.Generation,
-		description: sv.DescriptionOrDefault(),
+		description: sv.Spec.Description,
 		decrypters:  sv.Spec.Decrypters,
 	}
+	record := ownership.Record(sv.Status.Targets, want.target)
+	want.kept = want.description == "" && record != nil && record.DescriptionKept
 	want.again = want.token != "" && want.token != sv.Status.LastSyncNow
 	if n := len(want.token); want.again && n > maxTokenBytes {
 		return nil, invalidSpec("The annotation %s is longer than %d bytes. Give it a shorter token, for example $(date +%%s).",
@@ -86,7 +90,9 @@ func (d *desired) validate() error {
 		return invalidSpec("spec.connectionRef.kind is %q. Use GrafanaConnection or ClusterGrafanaConnection.", kind)
 	case problems != nil:
 		return invalidSpec("Grafana does not take the name %q: %s.", d.target.Name, strings.Join(problems, "; "))
-	case n < 1 || n > grafana.MaxDescriptionRunes:
+	case strings.ContainsFunc(d.description, unicode.IsControl):
+		return invalidSpec("spec.description has control characters. Remove them.")
+	case n > grafana.MaxDescriptionRunes:
 		return invalidSpec("spec.description is %d characters long. Use 1 to %d characters.", n, grafana.MaxDescriptionRunes)
 	case len(d.decrypters) > grafana.MaxDecrypters:
 		return invalidSpec("spec.decrypters names %d services. Name at most %d.", len(d.decrypters), grafana.MaxDecrypters)
@@ -105,6 +111,7 @@ func (d *desired) checkLimits(namespace string) error {
 	if !ok {
 		return nil
 	}
+	d.noAdoption = shared.Spec.Adoption == v1alpha1.AdoptionForbidden
 	id := ownership.ConnectionOf(d.target.Connection, namespace)
 	if prefix := namespace + "."; shared.Spec.RequireNamePrefix && !strings.HasPrefix(d.target.Name, prefix) {
 		return here(v1alpha1.ReasonNameNotAllowed, "%s requires that the name in Grafana begins with %q, and it is %q. Set spec.name to %q, or use another connection.", id, prefix, d.target.Name, prefix+d.target.Name)
@@ -120,7 +127,7 @@ func (d *desired) checkLimits(namespace string) error {
 
 // connectionOf returns the connection that spec names. One that is being deleted serves only objects that wrote their target through it.
 func (r *Reconciler) connectionOf(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) (v1alpha1.Connection, error) {
-	ref := sv.Spec.ConnectionRef
+	ref := sv.ConnectionOrDefault()
 	conn, err := r.getConnection(ctx, ref, sv.Namespace)
 	if apierrors.IsNotFound(err) {
 		return nil, r.connectionNotFound(ctx, sv)
@@ -157,7 +164,7 @@ func (r *Reconciler) getConnection(ctx context.Context, ref v1alpha1.ConnectionR
 
 // connectionNotFound says so, and names the other kind if that has a connection of this name.
 func (r *Reconciler) connectionNotFound(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) error {
-	ref := sv.Spec.ConnectionRef
+	ref := sv.ConnectionOrDefault()
 	message, next := fmt.Sprintf("%s %q does not exist.", ref.Kind, ref.Name), "Create it, or name another one in spec.connectionRef."
 	other := v1alpha1.ConnectionReference{Kind: v1alpha1.KindGrafanaConnection, Name: ref.Name}
 	if ref.Kind == other.Kind {
@@ -197,8 +204,8 @@ func (r *Reconciler) readSource(ctx context.Context, sv *v1alpha1.GrafanaSecureV
 	if err != nil {
 		return err
 	}
-	if secret.Type == fingerprint.SecretType {
-		return invalidSpec("Secret %q is the operator's own, and never leaves the cluster. Name another one in spec.valueFrom.secretKeyRef.name.", ref.Name)
+	if what := connection.Foreign(ref.Name, secret.Type); what != "" {
+		return here(v1alpha1.ReasonSourceNotAllowed, "Secret %q is %s, and never leaves the cluster. Name another one in spec.valueFrom.secretKeyRef.name.", ref.Name, what)
 	}
 	content, found := secret.Data[ref.Key]
 	if !found {
@@ -231,6 +238,14 @@ func checkValue(value grafana.Value, ref v1alpha1.SecretKeyReference) error {
 	default:
 		return err
 	}
+}
+
+// text returns the description to write over what Grafana showed, which may be nothing.
+func (d *desired) text(found *grafana.SecureValue) string {
+	if d.kept && found != nil && found.Description != "" {
+		return found.Description
+	}
+	return cmp.Or(d.description, v1alpha1.DefaultDescription)
 }
 
 // remarks returns what a reader of Ready=True must know all the same.

@@ -60,7 +60,7 @@ func (r *Reconciler) ensure(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 	if err == nil {
 		err = r.settle(ctx, session, sv, want, rec, seen)
 	}
-	if e := status.Of(err); e == nil || e.Class != status.Time && e.Class != status.Watch {
+	if e := status.Of(err); e == nil || e.Reason == v1alpha1.ReasonKubernetesRefused || e.Class != status.Time && e.Class != status.Watch {
 		return err
 	}
 	if seen.settled && sameValue(want, seen.record) && !want.again && (isReady(sv) || seen.reported) {
@@ -95,7 +95,7 @@ func (r *Reconciler) settle(
 			rec.own(want, seen.found, nil, r.now())
 			return nil
 		case create, update, takeOver:
-			if err := r.mayWrite(ctx, sv, want, rec, step); err != nil {
+			if err := r.mayWrite(ctx, sv, want, rec, seen, step); err != nil {
 				return err
 			}
 			if seen.asked && r.now().Sub(seen.at) > maxAge {
@@ -116,8 +116,14 @@ func (r *Reconciler) settle(
 }
 
 // mayWrite asks again whether the connection allows the write, and claims the target before a write of a value that is not ours yet.
-func (r *Reconciler) mayWrite(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, want *desired, rec *record, step action) error {
-	if err := r.stillAllowed(ctx, sv, want); err != nil {
+func (r *Reconciler) mayWrite(
+	ctx context.Context, sv *v1alpha1.GrafanaSecureValue, want *desired, rec *record, seen observed, step action,
+) error {
+	err := r.stillAllowed(ctx, sv, want)
+	if err == nil {
+		_, err = decide(want, seen) // which may forbid adoption by now
+	}
+	if err != nil {
 		return err
 	}
 	if step == update || rec.claimed {
@@ -172,6 +178,8 @@ func (r *Reconciler) write(
 	if step == create {
 		do = session.Create
 	}
+	adopts := seen.class == adoptable || seen.class == ours && !rec.wrote(want.target) // or did, and status does not say so
+	want.kept = want.kept || adopts && want.description == ""
 	done := changeOf(want, rec, seen, step)
 	answer, err := do(ctx, want.secureValue(seen.found))
 	if err != nil {
@@ -228,7 +236,7 @@ func (d *desired) secureValue(found *grafana.SecureValue) *grafana.SecureValue {
 	if found != nil {
 		*sv = *found
 	}
-	sv.Name, sv.Description, sv.Decrypters, sv.Value = d.target.Name, d.description, d.decrypters, d.value
+	sv.Name, sv.Description, sv.Decrypters, sv.Value = d.target.Name, d.text(found), d.decrypters, d.value
 	d.labels.Put(sv)
 	return sv
 }

@@ -54,7 +54,7 @@ func (r *Reconciler) get(ctx context.Context, key client.ObjectKey) (*v1alpha1.G
 
 // names reports whether an object is not being deleted and its spec names the place.
 func (r *Reconciler) names(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, place ownership.Place, found *grafana.SecureValue) bool {
-	spec := ownership.Target{Connection: sv.Spec.ConnectionRef, Name: sv.SecureValueName()}
+	spec := ownership.Target{Connection: sv.ConnectionOrDefault(), Name: sv.SecureValueName()}
 	return sv.DeletionTimestamp.IsZero() && r.resolvesTo(ctx, sv, spec, place, found)
 }
 
@@ -134,13 +134,13 @@ func (r *Reconciler) successors(
 	}
 	for i := range others {
 		other, err := get(ctx, keyOf(&others[i]))
-		if err == nil && (other == nil || other.Spec.Suspend || !r.names(ctx, other, place, found)) {
+		if err != nil {
+			return false, nil, err
+		}
+		if other == nil || other.Spec.Suspend || !r.names(ctx, other, place, found) {
 			continue
 		}
-		if err == nil {
-			_, err = r.desired(ctx, other)
-		}
-		switch {
+		switch _, err = r.desired(ctx, other); {
 		case status.Of(err) != nil: // it may not write there
 		case err != nil:
 			return false, nil, err

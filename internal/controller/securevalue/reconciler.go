@@ -112,8 +112,9 @@ func (r *Reconciler) read(ctx context.Context, key types.NamespacedName) (*v1alp
 // sync writes the target that spec names first, and then releases the others. An object that is being deleted releases them all.
 func (r *Reconciler) sync(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, rec *record) error {
 	if !sv.DeletionTimestamp.IsZero() {
-		if !controllerutil.ContainsFinalizer(sv, v1alpha1.Finalizer) {
-			return nil // all is released, or a person has decided otherwise
+		if ownership.IsReleased(sv) { // or a person has decided so
+			rec.targets, rec.released = nil, rec.all()
+			return errReleased
 		}
 		if err := r.release(ctx, sv, rec, rec.all(), nil); err != nil {
 			return err
@@ -192,7 +193,9 @@ func (r *Reconciler) dropPending(ctx context.Context, sv *v1alpha1.GrafanaSecure
 // changes nothing proves that it has not.
 func (r *Reconciler) patchPending(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, pending []ownership.Target) error {
 	changed := sv.DeepCopy()
-	controllerutil.AddFinalizer(changed, v1alpha1.Finalizer)
+	if !ownership.IsReleased(sv) {
+		controllerutil.AddFinalizer(changed, v1alpha1.Finalizer)
+	}
 	metav1.SetMetaDataAnnotation(&changed.ObjectMeta, v1alpha1.AnnotationPendingTargets, ownership.FormatPending(pending))
 	if len(pending) == 0 {
 		delete(changed.Annotations, v1alpha1.AnnotationPendingTargets)
@@ -207,12 +210,15 @@ func (r *Reconciler) patchPending(ctx context.Context, sv *v1alpha1.GrafanaSecur
 	return err
 }
 
-// removeFinalizer lets an object go that owns nothing any more, unless it has changed since that was decided.
+// removeFinalizer lets an object go that owns nothing any more, unless it has changed since that was decided. The error is errReleased where
+// it stays for the finalizers of others.
 func (r *Reconciler) removeFinalizer(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) error {
 	err := r.patch(ctx, sv, status.FinalizerRemoval(sv.Finalizers, sv.ResourceVersion), false)
 	switch {
 	case apierrors.IsInvalid(err), apierrors.IsConflict(err): // a test of a JSON patch that fails is Invalid
 		return cmp.Or(r.isUnchanged(ctx, sv), err)
+	case err == nil && len(sv.Finalizers) > 0:
+		return errReleased
 	case client.IgnoreNotFound(err) == nil:
 		r.memory.wrote(sv, true, r.now())
 	}

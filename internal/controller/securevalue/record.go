@@ -100,6 +100,7 @@ func (rec *record) own(want *desired, found *grafana.SecureValue, write *change,
 		target = *old
 	}
 	target.Source, target.Fingerprint, target.Generation = &want.source, want.fingerprint, want.generation
+	target.DescriptionKept = want.kept
 	if found != nil {
 		target.Version, target.CreatedAt = found.Version, nil
 		if !found.CreatedAt.IsZero() {

@@ -1,6 +1,7 @@
 package securevalue
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
 
@@ -178,6 +180,40 @@ func TestUsageChanged(t *testing.T) {
 			r := &Reconciler{now: time.Now}
 			if got := r.usageChanged(event.UpdateEvent{ObjectOld: row.before, ObjectNew: row.after}); got != row.changed {
 				t.Errorf("changed: %t, want %t", got, row.changed)
+			}
+		})
+	}
+}
+
+// TestBlockedSaysWhatIsKnown: what the object never wrote is not said to be undeleted, and each command is a sentence of its own.
+func TestBlockedSaysWhatIsKnown(t *testing.T) {
+	now := metav1.Now()
+	for name, row := range map[string]struct {
+		deleted, wrote bool
+		want           string
+	}{
+		"deleted, wrote":       {true, true, `could not be deleted from Grafana`},
+		"deleted, never wrote": {true, false, `operator cannot check whether Grafana has secure value "db"`},
+		"moved, wrote":         {false, true, `could not be deleted from Grafana`},
+		"moved, never wrote":   {false, false, `operator cannot check whether Grafana has secure value "db"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sv, rec := &v1alpha1.GrafanaSecureValue{}, &record{pending: []ownership.Target{testTarget}}
+			sv.Namespace, sv.Name = testObject.Namespace, testObject.Name
+			if row.deleted {
+				sv.DeletionTimestamp = &now
+			}
+			if row.wrote {
+				rec.targets = []v1alpha1.TargetStatus{{Connection: testRef, Namespace: testTarget.Namespace, Name: testTarget.Name, Source: &v1alpha1.SourceStatus{}}}
+			}
+			message := status.Of(blocked(sv, rec, testTarget, watch(v1alpha1.ReasonConnectionNotReady, "Check it: `kubectl describe`."))).Message
+			if !strings.Contains(message, row.want) || strings.Contains(message, "could not be deleted") != row.wrote {
+				t.Errorf("says %q, want %q", message, row.want)
+			}
+			for _, rest := range strings.Split(message, "`")[1:] {
+				if !strings.HasPrefix(rest, "kubectl ") && !strings.HasPrefix(rest, ".") {
+					t.Errorf("a command runs into the next sentence: %q", message)
+				}
 			}
 		})
 	}

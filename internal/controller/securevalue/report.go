@@ -38,8 +38,14 @@ const keyDelay = 5 * time.Second
 // report writes what a reconcile found into the status, if that changes it, and only then tells it in events and the log. It is the only
 // writer of status.
 func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, rec *record, err error) (ctrl.Result, error) {
+	ended := !sv.DeletionTimestamp.IsZero() && err == nil
+	if !ended { // before status says that it is done
+		if dropErr := r.dropPending(ctx, sv, rec); dropErr != nil && (err == nil || errors.Is(err, errReleased)) {
+			err = dropErr
+		}
+	}
 	condition, known := conditionOf(sv, rec, err)
-	if ended := !sv.DeletionTimestamp.IsZero() && err == nil; !ended {
+	if !ended {
 		old := status.Reason(sv.Status.Conditions)
 		changed, writeErr := r.writeStatus(ctx, sv, rec, condition, known)
 		switch {
@@ -47,6 +53,9 @@ func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 			r.releaseVanished(ctx, sv, rec)
 		case errors.Is(writeErr, errChanged):
 			err, known = writeErr, false
+		case writeErr != nil && status.Of(writeErr) != nil: // the log alone can have it
+			r.announce(ctx, sv, rec)
+			return ctrl.Result{}, writeErr
 		case writeErr != nil:
 			r.announce(ctx, sv, rec)
 			return r.result(keyOf(sv), writeErr)
@@ -56,9 +65,6 @@ func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 		}
 		if drift, ok := errors.AsType[*driftError](err); ok && known && old != condition.Reason {
 			metrics.Drift(string(drift.kind))
-		}
-		if dropErr := r.dropPending(ctx, sv, rec); err == nil && dropErr != nil {
-			err = dropErr
 		}
 	}
 	r.conclude(sv, rec, err)
@@ -92,13 +98,14 @@ func (r *Reconciler) writeStatus(
 	ctx context.Context, sv *v1alpha1.GrafanaSecureValue, rec *record, condition status.Condition, known bool,
 ) (changed bool, err error) {
 	generation, uid := sv.Generation, sv.UID
+	desired := &v1alpha1.DesiredStatus{Connection: sv.ConnectionOrDefault(), Name: sv.SecureValueName()}
 	for range maxMerges {
 		next := sv.DeepCopy()
 		next.Status.Targets = rec.targets
 		next.Status.LastSyncNow = cmp.Or(rec.answered, next.Status.LastSyncNow)
 		if known && next.Status.ObservedGeneration <= generation {
 			condition.Apply(&next.Status.Conditions, generation)
-			next.Status.ObservedGeneration = generation
+			next.Status.ObservedGeneration, next.Status.Desired = generation, desired
 		}
 		if equality.Semantic.DeepEqual(sv.Status, next.Status) {
 			return changed, err
@@ -199,7 +206,7 @@ func (r *Reconciler) announceReason(ctx context.Context, sv *v1alpha1.GrafanaSec
 	if old == v1alpha1.ReasonSuspended {
 		r.recorder.Eventf(sv, nil, corev1.EventTypeNormal, "Resumed", "Sync", "spec.suspend is no longer true")
 	}
-	if condition.Class == status.None {
+	if condition.Class == status.None || condition.Class == status.Over {
 		return
 	}
 	ctrl.LoggerFrom(ctx).Info("Reason of Ready changed", "reason", condition.Reason, "message", condition.Message)
@@ -285,6 +292,10 @@ func notAllowed(conn v1alpha1.Connection, namespace string) error {
 var errSuspended = status.Errorf(status.Paused, v1alpha1.ReasonSuspended,
 	"spec.suspend is true: nothing is read or written until it is false again, except to delete this object.")
 
+// errReleased says that the object may go, as far as the operator is concerned.
+var errReleased = status.Errorf(status.Over, v1alpha1.ReasonReleased,
+	"The operator has released all that this object owned in Grafana, and removed its own finalizer. The object is deleted once the finalizers of others are removed.")
+
 // errStillThere says that Grafana shows a value that it said to have deleted.
 var errStillThere = status.Errorf(status.Time, v1alpha1.ReasonGrafanaUnavailable,
 	"Grafana still shows the secure value that it said to have deleted. The operator retries automatically.")
@@ -306,6 +317,8 @@ func conflictError(want *desired, seen observed) error {
 		return elsewhere(v1alpha1.ReasonAlreadyExists, "is managed by Grafana itself or by another tool. It was left alone. Choose another spec.name, or delete it there.")
 	case isLost(want, seen):
 		return elsewhere(v1alpha1.ReasonNameConflict, fmt.Sprintf("now belongs to the GrafanaSecureValue of this namespace and name in another cluster. It was left alone. To take it back, set spec.adoptionPolicy to Adopt. Then run `kubectl annotate gsv %s -n %s --overwrite %s=$(date +%%s)`.", object.Name, object.Namespace, v1alpha1.AnnotationSyncNow))
+	case seen.class == adoptable && want.adopt:
+		return elsewhere(v1alpha1.ReasonAdoptionNotAllowed, fmt.Sprintf("exists already, and ClusterGrafanaConnection %q forbids adoption (spec.adoption). It was left alone. Choose another spec.name, or ask the owner of the connection to allow it.", want.target.Connection.Name))
 	case seen.owner == ownership.OtherCluster:
 		return elsewhere(v1alpha1.ReasonAlreadyExists, "belongs to the GrafanaSecureValue of this namespace and name in another cluster. It was left alone. To take it over, set spec.adoptionPolicy to Adopt.")
 	case seen.class == adoptable:
@@ -344,19 +357,23 @@ func driftedError(want *desired, seen observed) error {
 // cause is.
 func blocked(sv *v1alpha1.GrafanaSecureValue, rec *record, t ownership.Target, err error) error {
 	cause, _ := errors.AsType[*status.Error](err)
-	what := fmt.Sprintf("Secure value %q, which this object no longer names, could not be deleted from Grafana", t.Name)
-	switch {
-	case !rec.wrote(t) && !sv.DeletionTimestamp.IsZero():
-		what = fmt.Sprintf("Since %s the operator cannot check whether Grafana has secure value %q, which this object never wrote as far as is known", sv.DeletionTimestamp.UTC().Format(time.RFC3339), t.Name)
-	case !sv.DeletionTimestamp.IsZero():
-		what = fmt.Sprintf("Since %s secure value %q could not be deleted from Grafana", sv.DeletionTimestamp.UTC().Format(time.RFC3339), t.Name)
+	since, moved, next := "", "", "To leave the value in Grafana"
+	if at := sv.DeletionTimestamp; at != nil {
+		since = fmt.Sprintf("Since %s: ", at.UTC().Format(time.RFC3339))
+	} else {
+		moved = ", which this object no longer names,"
+	}
+	what := fmt.Sprintf("%sSecure value %q%s could not be deleted from Grafana", since, t.Name, moved)
+	if !rec.wrote(t) {
+		what = fmt.Sprintf("%sThe operator cannot check whether Grafana has secure value %q, which this object never wrote as far as is known", since, t.Name)
+		next = "To go on without that"
 	}
 	class := status.Watch
 	if cause.Class == status.Time {
 		class = status.Time
 	}
-	e := status.Errorf(class, v1alpha1.ReasonDeletionBlocked, "%s (%s). %s To leave the value in Grafana: `kubectl patch gsv %s -n %s "+
-		`--type=merge -p '{"spec":{"deletionPolicy":"Retain"}}'`+"`.", what, cause.Reason, cause.Message, sv.Name, sv.Namespace).Because(err)
+	e := status.Errorf(class, v1alpha1.ReasonDeletionBlocked, "%s (%s). %s %s: `kubectl patch gsv %s -n %s "+
+		`--type=merge -p '{"spec":{"deletionPolicy":"Retain"}}'`+"`.", what, cause.Reason, cause.Message, next, sv.Name, sv.Namespace).Because(err)
 	e.Retry = cause.Retry
 	return e
 }

@@ -66,8 +66,8 @@ func Setup(
 	ctx context.Context, mgr ctrl.Manager, connections *connection.Registry, keys *fingerprint.Store, opts Options,
 ) (*Reconciler, error) {
 	r := &Reconciler{
-		client:      client.WithFieldOwner(mgr.GetClient(), FieldManager),
-		live:        mgr.GetAPIReader(),
+		client:      status.Client{Client: client.WithFieldOwner(mgr.GetClient(), FieldManager)},
+		live:        status.Reader{Reader: mgr.GetAPIReader()},
 		connections: connections,
 		keys:        keys,
 		recorder:    mgr.GetEventRecorder("grafana-secure-value-operator"),
@@ -138,7 +138,7 @@ func byName(o client.Object) []string {
 func byTaken(o client.Object) []string {
 	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
 	switch status.Reason(sv.Status.Conditions) {
-	case v1alpha1.ReasonNameConflict, v1alpha1.ReasonAlreadyExists:
+	case v1alpha1.ReasonNameConflict, v1alpha1.ReasonAlreadyExists, v1alpha1.ReasonAdoptionNotAllowed:
 		return []string{sv.SecureValueName()}
 	default:
 		return nil
@@ -181,7 +181,7 @@ func (r *Reconciler) usageChanged(e event.UpdateEvent) bool {
 	after, _ := e.ObjectNew.(*v1alpha1.GrafanaSecureValue)
 	r.memory.behind(after, r.now()) // what the cache shows need not be remembered
 	usage := func(sv *v1alpha1.GrafanaSecureValue) string {
-		return fmt.Sprint(sv.DeletionTimestamp.IsZero(), sv.Spec.Suspend, sv.Spec.ConnectionRef, sv.SecureValueName(), ownership.Targets(sv))
+		return fmt.Sprint(sv.DeletionTimestamp.IsZero(), ownership.IsReleased(sv), sv.Spec.Suspend, sv.ConnectionOrDefault(), sv.SecureValueName(), ownership.Targets(sv))
 	}
 	return usage(before) != usage(after)
 }
@@ -207,7 +207,7 @@ func (r *Reconciler) concerned(ctx context.Context, o client.Object) []reconcile
 		requests = append(requests, requestsOf(slices.DeleteFunc(near, func(o v1alpha1.GrafanaSecureValue) bool { return o.Name == changed.Name }))...)
 		if !slices.Contains(names, name) {
 			taken := slices.DeleteFunc(r.list(ctx, client.MatchingFields{takenIndex: name}), func(o v1alpha1.GrafanaSecureValue) bool {
-				server := r.serverOf(ctx, o.Spec.ConnectionRef, o.Namespace) // others must not learn that the name was in use
+				server := r.serverOf(ctx, o.ConnectionOrDefault(), o.Namespace) // others must not learn that the name was in use
 				return server == "" || !slices.Contains(servers, server)
 			})
 			requests = append(requests, requestsOf(taken)...)
@@ -247,12 +247,15 @@ func requestsOf(objects []v1alpha1.GrafanaSecureValue) []reconcile.Request {
 	return requests
 }
 
-// States counts the objects by connection and reason, as the cache shows them.
+// States counts the objects by connection and reason, as the cache shows them. Those that are released count no more.
 func (r *Reconciler) States() map[metrics.ValueState]int {
 	counts := map[metrics.ValueState]int{}
 	objects := r.list(context.Background())
 	for i := range objects {
-		id, reason := ownership.ConnectionOf(objects[i].Spec.ConnectionRef, objects[i].Namespace), status.Reason(objects[i].Status.Conditions)
+		if ownership.IsReleased(&objects[i]) {
+			continue
+		}
+		id, reason := ownership.ConnectionOf(objects[i].ConnectionOrDefault(), objects[i].Namespace), status.Reason(objects[i].Status.Conditions)
 		counts[metrics.ValueState{Connection: id, Reason: reason}]++
 	}
 	return counts

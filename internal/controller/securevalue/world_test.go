@@ -633,7 +633,7 @@ func (w *world) differenceAt(sv *v1alpha1.GrafanaSecureValue, target v1alpha1.Ta
 	switch {
 	case !there:
 		return "not in Grafana"
-	case target.Name != sv.SecureValueName(), target.Connection != sv.Spec.ConnectionRef, len(sv.Status.Targets) != 1:
+	case target.Name != sv.SecureValueName(), target.Connection != sv.ConnectionOrDefault(), len(sv.Status.Targets) != 1:
 		return fmt.Sprintf("targets are %v", sv.Status.Targets)
 	case string(stored.Value) != content:
 		return fmt.Sprintf("holds %s, not %s", stored.Value, content)
@@ -641,7 +641,7 @@ func (w *world) differenceAt(sv *v1alpha1.GrafanaSecureValue, target v1alpha1.Ta
 		return fmt.Sprintf("is of version %d, and status says %d", stored.Version, target.Version)
 	case target.Source.UID != secret.UID || target.Source.ResourceVersion != secret.ResourceVersion:
 		return "status names another version of the Secret"
-	case stored.Description != sv.DescriptionOrDefault(), !slices.Equal(stored.Decrypters, sv.Spec.Decrypters):
+	case target.DescriptionKept && sv.Spec.Description != "", !target.DescriptionKept && stored.Description != sv.DescriptionOrDefault(), !slices.Equal(stored.Decrypters, sv.Spec.Decrypters):
 		return "differs from spec"
 	case !isLabelledFor(stored, client.ObjectKeyFromObject(sv)):
 		return "does not carry the owner label of its object"

@@ -34,6 +34,8 @@ const (
 	Here
 	// Elsewhere: a person must change something that is not watched. The operator checks again now and then.
 	Elsewhere
+	// Over: the operator has nothing to do any more. Ready is False, and nothing is awaited.
+	Over
 )
 
 // Condition is what Ready says of an object.
