@@ -312,14 +312,15 @@ func TestTLS(t *testing.T) {
 		serverName string
 		url        string
 		want       error
+		cause      error
 	}{
 		"right CA":               {ca: running.CA},
 		"right CA, name given":   {ca: running.CA, serverName: "example.com"},
-		"another name":           {ca: running.CA, serverName: "other.test", want: grafana.ErrTLS},
-		"CA not known":           {want: grafana.ErrTLS},
+		"another name":           {ca: running.CA, serverName: "other.test", want: grafana.ErrTLS, cause: grafana.ErrServerName},
+		"CA not known":           {want: grafana.ErrTLS, cause: grafana.ErrUnknownAuthority},
 		"a version that is old":  {url: tlsServer(t, &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}), want: grafana.ErrTLS},
 		"a certificate is asked": {ca: running.CA, url: tlsServer(t, &tls.Config{ClientAuth: tls.RequireAnyClientCert}), want: grafana.ErrTLS},
-		"plain HTTP under https": {url: "https://" + strings.TrimPrefix(plainServer(t), "http://"), want: grafana.ErrTLS},
+		"plain HTTP under https": {url: "https://" + strings.TrimPrefix(plainServer(t), "http://"), want: grafana.ErrTLS, cause: grafana.ErrNoTLS},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := config(running.URL)
@@ -332,6 +333,9 @@ func TestTLS(t *testing.T) {
 				t.Fatal(err)
 			}
 			expectOnly(t, err, row.want)
+			if row.cause != nil && !errors.Is(err, row.cause) {
+				t.Errorf("error = %v, want it because of %v", err, row.cause)
+			}
 		})
 	}
 	cfg := config(running.URL)

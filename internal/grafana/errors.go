@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,6 +64,12 @@ var (
 // Why a server is ErrUnreachable, as far as it is known. Where there was no answer within the timeout, that is
 // context.DeadlineExceeded.
 var (
+	// ErrNoTLS: the server does not speak TLS.
+	ErrNoTLS = errors.New("no TLS")
+	// ErrUnknownAuthority: no trusted authority signed the certificate of the server.
+	ErrUnknownAuthority = errors.New("unknown authority")
+	// ErrServerName: the certificate of the server is for another name.
+	ErrServerName = errors.New("another name")
 	// ErrUnresolved: no address was found for the name of the host.
 	ErrUnresolved = errors.New("name not resolved")
 	// ErrConnectionRefused: nobody listens at the port.
@@ -306,7 +313,7 @@ func transportError(ctx context.Context, err error) *Error {
 	case ctx.Err() != nil:
 		return &Error{kind: ErrUnreachable, cause: ctx.Err()}
 	case isTLS(err):
-		return &Error{kind: ErrTLS}
+		return &Error{kind: ErrTLS, cause: tlsCauseOf(err)}
 	default:
 		return &Error{kind: ErrUnreachable, cause: causeOf(err)}
 	}
@@ -325,6 +332,25 @@ func causeOf(err error) error {
 		return ErrConnectionRefused
 	case errors.As(err, &bounded) && bounded.Timeout():
 		return ErrConnectTimeout
+	default:
+		return nil
+	}
+}
+
+// tlsCauseOf says why TLS failed; nil is not known.
+func tlsCauseOf(err error) error {
+	var (
+		record    tls.RecordHeaderError
+		authority x509.UnknownAuthorityError
+		name      x509.HostnameError
+	)
+	switch {
+	case errors.As(err, &record):
+		return ErrNoTLS
+	case errors.As(err, &authority):
+		return ErrUnknownAuthority
+	case errors.As(err, &name):
+		return ErrServerName
 	default:
 		return nil
 	}

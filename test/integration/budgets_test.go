@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -25,6 +26,11 @@ var _ = Describe("The cost", func() {
 		patchObject = "patch grafanasecurevalues api-key"
 		patchStatus = "patch grafanasecurevalues/status api-key"
 	)
+
+	// A manager that has just begun to lead asks once more before it believes that a value is gone.
+	BeforeEach(func() {
+		Eventually(time.Since).WithArguments(managerBegan).WithTimeout(time.Minute).Should(BeNumerically(">", 40*time.Second))
+	})
 
 	It("of a new connection is 2 writes and 1 LIST", func(ctx SpecContext) {
 		var worlds []*world

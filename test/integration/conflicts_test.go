@@ -2,6 +2,7 @@ package integration
 
 import (
 	"net/http"
+	"slices"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -29,7 +30,8 @@ var _ = Describe("A value that is not ours", func() {
 		w.eventually(sv, reason)
 		w.settled()
 		Expect(w.stored("api-key")).To(Equal(theirs))
-		Expect(w.calls()).To(Equal([]string{"create api-key", "get api-key"}))
+		// The event of the Secret may come after the first reconcile, and causes one more GET.
+		Expect(slices.Compact(w.calls())).To(Equal([]string{"create api-key", "get api-key"}))
 
 		w.delete(sv)
 		w.eventuallyGone(sv)

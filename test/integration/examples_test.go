@@ -134,13 +134,8 @@ var _ = Describe("The example tree", func() {
 		Expect(values).NotTo(BeEmpty())
 		for _, o := range values {
 			sv := &v1alpha1.GrafanaSecureValue{}
-			become(o, sv)
-			applied := w.dryRun(o)
-			kind, _, err := unstructured.NestedString(applied.Object, "spec", "connectionRef", "kind")
-			Expect(err).NotTo(HaveOccurred())
-			name, _, err := unstructured.NestedString(applied.Object, "spec", "connectionRef", "name")
-			Expect(err).NotTo(HaveOccurred())
-			Expect(reference{kind, name}).To(Equal(reference{kindShared, conn.Name}))
+			become(w.dryRun(o), sv)
+			Expect(sv.ConnectionOrDefault()).To(Equal(v1alpha1.ConnectionReference{Kind: v1alpha1.KindClusterGrafanaConnection, Name: conn.Name}))
 			namespace := only(connections, "Namespace")
 			Expect(sv.Namespace).To(Equal(namespace.GetName()))
 			Expect(selector.Matches(labels.Set(namespace.GetLabels()))).To(BeTrue(), "the connection does not allow the namespace")

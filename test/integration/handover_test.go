@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"slices"
+
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
@@ -217,7 +219,8 @@ var _ = Describe("A forged pending target", func() {
 		w, n, sv := forged(ctx, true)
 		w.eventuallySynced(sv)
 		w.settled()
-		Expect(w.calls()).To(ConsistOf("get api-key", "update api-key", "get victim"))
+		// A manager that has just begun to lead asks once more before it believes that nothing of the object's is there.
+		Expect(slices.Compact(w.calls())).To(ConsistOf("get api-key", "update api-key", "get victim"))
 		unharmed(w, n, sv)
 	})
 

@@ -108,7 +108,11 @@ func stopPlane(started *controlplane.ControlPlane) {
 func startManager() {
 	GinkgoHelper()
 	stopManager = runManager(managerConfig, func(*operator.Options) {})
+	managerBegan = time.Now()
 }
+
+// managerBegan is when the manager of this process was started.
+var managerBegan time.Time
 
 // runManager starts a manager, with the suite's options as change leaves them. It returns what ends it, which may be called again.
 func runManager(config *rest.Config, change func(*operator.Options)) (stop func()) {

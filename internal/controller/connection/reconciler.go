@@ -89,10 +89,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return r.report(ctx, conn, r.registry.refuse(conn))
 	}
 	switch err := r.addFinalizer(ctx, conn); {
-	case apierrors.IsConflict(err):
-		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	case status.Of(err) != nil:
 		return r.report(ctx, conn, r.registry.publish(conn, epoch, attempt{config: configOf(conn, ""), err: err}))
+	case apierrors.IsConflict(err):
+		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	case err != nil:
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -135,7 +135,7 @@ func (r *Reconciler) release(ctx context.Context, conn v1alpha1.Connection) (rel
 		if n, err := r.users(ctx, conn, r.live, client.InNamespace(conn.GetNamespace()), client.Limit(pageSize)); n > 0 || err != nil {
 			return false, err
 		}
-		if err := r.client.Patch(ctx, conn, patch); client.IgnoreNotFound(err) != nil {
+		if err := r.client.Patch(ctx, conn, patch); status.Of(err) != nil || client.IgnoreNotFound(err) != nil {
 			return false, err
 		}
 	}

@@ -41,8 +41,8 @@ const (
 	foreign   class = "foreign"
 )
 
-// recall returns what the object itself says of the wanted target.
-func recall(sv *v1alpha1.GrafanaSecureValue, rec *record, t ownership.Target) observed {
+// observedInStatus returns what the object itself says of the wanted target.
+func observedInStatus(sv *v1alpha1.GrafanaSecureValue, rec *record, t ownership.Target) observed {
 	record := ownership.Record(sv.Status.Targets, t)
 	reason := status.Reason(sv.Status.Conditions)
 	return observed{

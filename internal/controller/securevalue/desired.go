@@ -18,6 +18,8 @@ import (
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
@@ -216,6 +218,9 @@ func (r *Reconciler) readSource(ctx context.Context, sv *v1alpha1.GrafanaSecureV
 		return err
 	}
 	key, err := r.keys.Key(ctx)
+	if apierrors.IsNotFound(err) {
+		return status.Errorf(status.Time, v1alpha1.ReasonKubernetesRefused, "Kubernetes has no Secret %q in the namespace of the operator, and without its key nothing is written. Create it as the installation does, empty and of type %s. The operator retries automatically.", fingerprint.SecretName, fingerprint.SecretType).Because(err)
+	}
 	if err != nil {
 		return err
 	}
@@ -248,9 +253,9 @@ func (d *desired) text(found *grafana.SecureValue) string {
 	return cmp.Or(d.description, v1alpha1.DefaultDescription)
 }
 
-// remarks returns what a reader of Ready=True must know all the same.
-func (d *desired) remarks() []string {
-	var remarks []string
+// warnings returns what a reader of Ready=True must know all the same.
+func (d *desired) warnings() []string {
+	var warnings []string
 	content := d.value.Bytes()
 	if text, ended := bytes.CutSuffix(content, []byte("\n")); ended && bytes.ContainsRune(text, '\n') { // as text of several lines ends
 		content = bytes.TrimSuffix(text, []byte("\r"))
@@ -258,21 +263,21 @@ func (d *desired) remarks() []string {
 	first, _ := utf8.DecodeRune(content)
 	last, _ := utf8.DecodeLastRune(content)
 	if name := invisible(first); name != "" {
-		remarks = append(remarks, "The value begins with "+name+".")
+		warnings = append(warnings, "The value begins with "+name+".")
 	}
 	if name := invisible(last); name != "" {
-		remarks = append(remarks, "The value ends with "+name+".")
+		warnings = append(warnings, "The value ends with "+name+".")
 	}
 	if len(d.decrypters) == 0 {
-		remarks = append(remarks, "No decrypters: no service can read the value.")
+		warnings = append(warnings, "No decrypters: no service can read the value.")
 	}
 	for _, decrypter := range d.decrypters {
 		if !slices.Contains(knownDecrypters, decrypter) {
-			remarks = append(remarks, fmt.Sprintf("Unknown decrypter %q (known: %s). If it is a typo, no service can read the value.",
+			warnings = append(warnings, fmt.Sprintf("Unknown decrypter %q (known: %s). If it is a typo, no service can read the value.",
 				decrypter, strings.Join(knownDecrypters, ", ")))
 		}
 	}
-	return remarks
+	return warnings
 }
 
 // invisible names a character that is not seen at either end of a value; "" is that it is seen.

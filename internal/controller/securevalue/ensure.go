@@ -37,7 +37,7 @@ func (r *Reconciler) ensure(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 	}
 	defer session.Close()
 
-	seen := recall(sv, rec, want.target)
+	seen := observedInStatus(sv, rec, want.target)
 	contended, err := r.isContended(ctx, sv, want)
 	if err != nil {
 		return err
@@ -66,7 +66,7 @@ func (r *Reconciler) ensure(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 	if seen.settled && sameValue(want, seen.record) && !want.again && (isReady(sv) || seen.reported) {
 		return &unreportedError{err} // there is nothing to write: only drift is looked for
 	}
-	rec.doubt(want.target) // with the one report: what comes of the tries until it is served needs no further one
+	rec.outcomeUnknown(want.target) // with the one report: what comes of the tries until it is served needs no further one
 	return err
 }
 
@@ -178,8 +178,9 @@ func (r *Reconciler) write(
 	if step == create {
 		do = session.Create
 	}
-	adopts := seen.class == adoptable || seen.class == ours && !rec.wrote(want.target) // or did, and status does not say so
-	want.kept = want.kept || adopts && want.description == ""
+	adopts := seen.class == adoptable ||
+		seen.class == ours && !rec.wrote(want.target) && seen.found.Description != v1alpha1.DefaultDescription // or did, and status does not say so
+	want.kept = want.kept || step != create && adopts && want.description == ""
 	done := changeOf(want, rec, seen, step)
 	answer, err := do(ctx, want.secureValue(seen.found))
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 // maxGets is how many objects are read one by one; of more, one LIST of the namespace reads all.
 const maxGets = 10
 
-// patience is how long an object that leaves a target waits for another one to claim it, from the last edit of that one.
-const patience = time.Minute
+// successorTimeout is how long an object that leaves a target waits for another one to claim it, from the last edit of that one.
+const successorTimeout = time.Minute
 
 // owner returns the object of the namespace that has the owner label, as the API server has it now; nil where there is none. It is found
 // by the index, and where that shows none, by a LIST of metadata: the cache may be behind.
@@ -153,13 +153,13 @@ func (r *Reconciler) successors(
 	return claimed, unclaimed, err
 }
 
-// untilPatienceEnds returns how long to wait for an object, from its last edit by anybody but us.
-func (r *Reconciler) untilPatienceEnds(sv *v1alpha1.GrafanaSecureValue) time.Duration {
+// untilTimeout returns how long to wait for an object, from its last edit by another writer than the operator.
+func (r *Reconciler) untilTimeout(sv *v1alpha1.GrafanaSecureValue) time.Duration {
 	last := sv.CreationTimestamp.Time
 	for _, entry := range sv.ManagedFields {
 		if entry.Manager != FieldManager && entry.Time != nil && entry.Time.After(last) {
 			last = entry.Time.Time
 		}
 	}
-	return min(patience-r.now().Sub(last), patience)
+	return min(successorTimeout-r.now().Sub(last), successorTimeout)
 }

@@ -285,7 +285,7 @@ func (h *contest) couldHave(key client.ObjectKey, at string) bool {
 
 // hasWaited reports whether an object has had its time to claim what it names.
 func (h *contest) hasWaited(key client.ObjectKey) bool {
-	return time.Since(h.edited[key]) >= patience
+	return time.Since(h.edited[key]) >= successorTimeout
 }
 
 // noteWrite notes that the value at a target is not the one that may stay.

@@ -72,6 +72,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if sv == nil {
 		return result, err
 	}
+	if err != nil {
+		return r.report(ctx, sv, recordOf(sv), err)
+	}
 	if sv.Status.ObservedGeneration != sv.Generation { // an edit is no further attempt
 		r.retries.Forget(req.NamespacedName)
 		r.rechecks.Forget(req.NamespacedName)
@@ -82,7 +85,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 }
 
 // read returns the object with all its finalizers, at least as new as our own last write to it; nil where it is gone, or the cache must
-// show that write first.
+// show that write first. Where Kubernetes refuses a live read, it returns what the cache shows, to report that.
 func (r *Reconciler) read(ctx context.Context, key types.NamespacedName) (*v1alpha1.GrafanaSecureValue, ctrl.Result, error) {
 	sv := &v1alpha1.GrafanaSecureValue{}
 	err := r.client.Get(ctx, key, sv)
@@ -93,8 +96,11 @@ func (r *Reconciler) read(ctx context.Context, key types.NamespacedName) (*v1alp
 		case behind && lag < maxLag:
 			return nil, ctrl.Result{RequeueAfter: lagDelay}, nil
 		}
+		cached := sv
 		sv = &v1alpha1.GrafanaSecureValue{}
-		err = r.live.Get(ctx, key, sv)
+		if err = r.live.Get(ctx, key, sv); status.Of(err) != nil {
+			return cached, ctrl.Result{}, err
+		}
 	}
 	switch {
 	case apierrors.IsNotFound(err):
@@ -204,7 +210,7 @@ func (r *Reconciler) patchPending(ctx context.Context, sv *v1alpha1.GrafanaSecur
 	if err == nil {
 		err = r.patch(ctx, sv, client.RawPatch(types.MergePatchType, data), false)
 	}
-	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+	if status.Of(err) == nil && (apierrors.IsConflict(err) || apierrors.IsNotFound(err)) { // an admission webhook may use these codes
 		return errChanged
 	}
 	return err

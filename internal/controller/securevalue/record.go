@@ -22,7 +22,7 @@ type record struct {
 
 	changes  []change
 	message  string    // of Ready=True; "" keeps the old one
-	remarks  []string  // what syncs and may still not work
+	warnings []string  // what syncs and may still not work
 	answered string    // the token of sync-now that a write has answered
 	asked    bool      // Grafana showed that the wanted target is as it shall be, or it was written
 	drift    driftKind // what the write corrected
@@ -119,11 +119,11 @@ func (rec *record) own(want *desired, found *grafana.SecureValue, write *change,
 	rec.asked = rec.asked || found != nil
 	rec.written = append(rec.written, want.target)
 	rec.targets = append([]v1alpha1.TargetStatus{target}, slices.DeleteFunc(rec.targets, isTarget(want.target))...)
-	rec.message, rec.remarks = readyMessage(target, want.remarks()), want.remarks()
+	rec.message, rec.warnings = readyMessage(target, want.warnings()), want.warnings()
 }
 
-// doubt records that the outcome of a write is not known: the target may have what this object sent.
-func (rec *record) doubt(t ownership.Target) {
+// outcomeUnknown records that the outcome of a write is not known: the target may have what this object sent.
+func (rec *record) outcomeUnknown(t ownership.Target) {
 	if record := ownership.Record(rec.targets, t); record != nil {
 		record.Generation = 0
 		rec.written = append(rec.written, t)

@@ -128,12 +128,12 @@ func (r *Reconciler) leave(
 	return nil
 }
 
-// waitFor wakes objects, and waits for them as long as patience allows.
+// waitFor wakes objects, and waits for them until their time is over.
 func (r *Reconciler) waitFor(objects ...*v1alpha1.GrafanaSecureValue) error {
 	wait := &waitError{what: "other objects"}
 	for _, o := range objects {
 		r.connections.Objects.Wake(keyOf(o))
-		wait.after = max(wait.after, r.untilPatienceEnds(o))
+		wait.after = max(wait.after, r.untilTimeout(o))
 	}
 	return wait
 }
@@ -217,11 +217,11 @@ func (r *Reconciler) departure(
 		}
 		if o := d.owner; o != nil && o.DeletionTimestamp.IsZero() {
 			d.ownerNames, d.ownerLists = r.names(ctx, o, session.Place, found), r.lists(ctx, o, session.Place, found)
-			d.ownerLate = r.untilPatienceEnds(o) <= 0 || o.Spec.Suspend
+			d.ownerLate = r.untilTimeout(o) <= 0 || o.Spec.Suspend
 		}
 	}
 	d.claimed, d.unclaimed, err = r.successors(ctx, sv, session.Place, found)
-	d.late = !slices.ContainsFunc(d.unclaimed, func(o *v1alpha1.GrafanaSecureValue) bool { return r.untilPatienceEnds(o) > 0 })
+	d.late = !slices.ContainsFunc(d.unclaimed, func(o *v1alpha1.GrafanaSecureValue) bool { return r.untilTimeout(o) > 0 })
 	return d, err
 }
 
@@ -269,7 +269,7 @@ func (r *Reconciler) connectionForRelease(
 		return nil, watch(v1alpha1.ReasonConnectionNotFound, "%s does not exist any more.", id)
 	}
 	if conn.GetSpec().Namespace != t.Namespace { // made anew: a call would meet another value of that name
-		return nil, watch(v1alpha1.ReasonConnectionNotReady, "%s leads to another namespace of Grafana than the one written to.", id)
+		return nil, watch(v1alpha1.ReasonConnectionNotReady, "%s is of another namespace of Grafana than the one written to.", id)
 	}
 	if ownership.Record(rec.targets, t) != nil {
 		return conn, nil

@@ -124,15 +124,15 @@ func TestPatienceIsCountedFromTheLastEditOfAPerson(t *testing.T) {
 		fields  []metav1.ManagedFieldsEntry
 		want    time.Duration
 	}{
-		"new":                     {want: patience},
+		"new":                     {want: successorTimeout},
 		"made a while ago":        {created: 20 * time.Second, want: 40 * time.Second},
 		"edited since":            {created: time.Hour, fields: []metav1.ManagedFieldsEntry{field("kubectl", 50*time.Second)}, want: 10 * time.Second},
-		"patched by us":           {created: time.Hour, fields: []metav1.ManagedFieldsEntry{field(FieldManager, 0)}, want: patience - time.Hour},
-		"edited by a clock ahead": {created: -time.Hour, want: patience},
+		"patched by us":           {created: time.Hour, fields: []metav1.ManagedFieldsEntry{field(FieldManager, 0)}, want: successorTimeout - time.Hour},
+		"edited by a clock ahead": {created: -time.Hour, want: successorTimeout},
 	} {
 		sv := &v1alpha1.GrafanaSecureValue{}
 		sv.CreationTimestamp, sv.ManagedFields = metav1.Time{Time: testTime.Add(-row.created)}, row.fields
-		if got := r.untilPatienceEnds(sv); got != row.want {
+		if got := r.untilTimeout(sv); got != row.want {
 			t.Errorf("%s: %s, want %s", name, got, row.want)
 		}
 	}

@@ -228,7 +228,7 @@ func (r *Reconciler) announce(ctx context.Context, sv *v1alpha1.GrafanaSecureVal
 			metrics.Drift(string(c.drift))
 			eventType = corev1.EventTypeWarning
 		}
-		r.recorder.Eventf(sv, nil, eventType, string(c.kind), "Sync", "%s", c.note(rec.remarks))
+		r.recorder.Eventf(sv, nil, eventType, string(c.kind), "Sync", "%s", c.note(rec.warnings))
 		what := []any{
 			"connectionKind", c.target.Connection.Kind, "connection", c.target.Connection.Name, "grafanaNamespace", c.target.Namespace,
 			"secureValue", c.target.Name, "cause", c.cause,
@@ -241,7 +241,7 @@ func (r *Reconciler) announce(ctx context.Context, sv *v1alpha1.GrafanaSecureVal
 }
 
 // note is the text of the event.
-func (c change) note(remarks []string) string {
+func (c change) note(warnings []string) string {
 	version := ""
 	if c.isWrite() && c.version != 0 {
 		version = fmt.Sprintf(" to version %d", c.version)
@@ -258,16 +258,16 @@ func (c change) note(remarks []string) string {
 	case c.cause == causeLabels:
 		note += ", because Grafana did not keep its labels"
 	}
-	if more := ". " + strings.Join(remarks, " "); c.isWrite() && len(remarks) > 0 && len(note)+len(more) <= maxNoteBytes {
+	if more := ". " + strings.Join(warnings, " "); c.isWrite() && len(warnings) > 0 && len(note)+len(more) <= maxNoteBytes {
 		note += more // the message of Ready has them in any case
 	}
 	return note
 }
 
 // readyMessage is the message of Ready=True.
-func readyMessage(t v1alpha1.TargetStatus, remarks []string) string {
+func readyMessage(t v1alpha1.TargetStatus, warnings []string) string {
 	message := fmt.Sprintf("Key %q of Secret %q is in Grafana as secure value %q.", t.Source.Key, t.Source.Name, t.Name)
-	return strings.Join(append([]string{message}, remarks...), " ")
+	return strings.Join(append([]string{message}, warnings...), " ")
 }
 
 // watch is an error that the change of something watched ends.
@@ -374,6 +374,6 @@ func blocked(sv *v1alpha1.GrafanaSecureValue, rec *record, t ownership.Target, e
 	}
 	e := status.Errorf(class, v1alpha1.ReasonDeletionBlocked, "%s (%s). %s %s: `kubectl patch gsv %s -n %s "+
 		`--type=merge -p '{"spec":{"deletionPolicy":"Retain"}}'`+"`.", what, cause.Reason, cause.Message, next, sv.Name, sv.Namespace).Because(err)
-	e.Retry = cause.Retry
+	e.Retry, e.About = cause.Retry, "("+cause.Reason+")"
 	return e
 }

@@ -34,9 +34,9 @@ func (r Reader) List(ctx context.Context, list client.ObjectList, opts ...client
 	return refused("list", list, client.ObjectKey{}, r.Reader.List(ctx, list, opts...))
 }
 
-// Create implements client.Writer.
-func (c Client) Create(ctx context.Context, o client.Object, opts ...client.CreateOption) error {
-	return refused("create", o, client.ObjectKeyFromObject(o), c.Client.Create(ctx, o, opts...))
+// Update implements client.Writer.
+func (c Client) Update(ctx context.Context, o client.Object, opts ...client.UpdateOption) error {
+	return refused("update", o, client.ObjectKeyFromObject(o), c.Client.Update(ctx, o, opts...))
 }
 
 // Patch implements client.Writer.

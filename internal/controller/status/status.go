@@ -44,6 +44,7 @@ type Condition struct {
 	Reason  string // a reason of api/v1alpha1
 	Message string // what is true and what to do next; no secret in it, and stable while nothing changes
 
+	About string    // words of the message for which, while the class is Time, another message with the same words is no news
 	Until time.Time // no request is made before; zero is not known. The message ends with it
 }
 
@@ -86,7 +87,7 @@ func (e *Error) Error() string { return e.Reason + ": " + e.Message }
 func (e *Error) Unwrap() error { return e.Cause }
 
 // Apply writes the condition of an object of the given generation into its conditions. For Time the message of the first attempt
-// stays while reason and generation do: the latest attempt says the same in other words.
+// stays while reason, generation and About do: the latest attempt says the same in other words. A refusal names who refuses, which is news.
 func (c Condition) Apply(conditions *[]metav1.Condition, generation int64) {
 	old := meta.FindStatusCondition(*conditions, v1alpha1.ConditionReady)
 	ready := metav1.ConditionFalse
@@ -95,7 +96,8 @@ func (c Condition) Apply(conditions *[]metav1.Condition, generation int64) {
 	}
 	message := c.Message
 	reconciling := c.Class == Time || c.Class == Watch
-	if c.Class == Time && old != nil && old.Status == ready && old.Reason == c.Reason && old.ObservedGeneration == generation {
+	if c.Class == Time && c.Reason != v1alpha1.ReasonKubernetesRefused && old != nil && old.Status == ready && old.Reason == c.Reason &&
+		old.ObservedGeneration == generation && strings.Contains(old.Message, c.About) {
 		message, _, _ = strings.Cut(old.Message, untilWords)
 	}
 	if !c.Until.IsZero() {

@@ -149,3 +149,30 @@ func TestApplySaysUntilWhenNoRequestIsMade(t *testing.T) {
 		}
 	}
 }
+
+// The message of an attempt that fails as the first one did stays. What fails for another cause, and a refusal, is news.
+func TestApplyTellsAnotherCause(t *testing.T) {
+	blocked := func(cause, message string) Condition {
+		return Condition{Class: Time, Reason: v1alpha1.ReasonDeletionBlocked, Message: "(" + cause + ") " + message, About: "(" + cause + ")"}
+	}
+	refused := func(message string) Condition {
+		return Condition{Class: Time, Reason: v1alpha1.ReasonKubernetesRefused, Message: message}
+	}
+	for name, row := range map[string]struct {
+		first, second Condition
+		news          bool
+	}{
+		"the same cause in other words": {blocked("A", "HTTP 503"), blocked("A", "HTTP 502"), false},
+		"another cause":                 {blocked("A", "HTTP 503"), blocked("B", "HTTP 503"), true},
+		"another refusal":               {refused("get secrets"), refused("patch"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var conditions []metav1.Condition
+			row.first.Apply(&conditions, 1)
+			row.second.Apply(&conditions, 1)
+			if got := conditions[0].Message == row.second.Message; got != row.news {
+				t.Errorf("after %q and %q it says %q", row.first.Message, row.second.Message, conditions[0].Message)
+			}
+		})
+	}
+}

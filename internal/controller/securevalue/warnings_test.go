@@ -8,7 +8,7 @@ import (
 )
 
 // What the eye misses at either end of a value is told, and not the newline with which text of several lines ends.
-func TestRemarksOnWhatIsInvisible(t *testing.T) {
+func TestWarningsOfWhatIsInvisible(t *testing.T) {
 	const pem = "-----BEGIN KEY-----\nMA==\n-----END KEY-----"
 	for value, want := range map[string]string{
 		"plain":                            "",
@@ -40,7 +40,7 @@ func TestRemarksOnWhatIsInvisible(t *testing.T) {
 		"emoji \U0001F469\u200d\U0001F467": "",
 	} {
 		d := &desired{value: grafana.NewValue([]byte(value)), decrypters: knownDecrypters}
-		got := strings.Join(d.remarks(), " ")
+		got := strings.Join(d.warnings(), " ")
 		said := ""
 		if want != "" {
 			said = "The value " + strings.ReplaceAll(want, ", ", ". The value ") + "."
