@@ -86,7 +86,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return r.report(ctx, conn, checked{condition: notServed(r.Served, r.kind), known: true})
 	}
 	if !r.registry.serves(conn) {
-		return r.report(ctx, conn, r.registry.refuse(conn))
+		return r.report(ctx, conn, r.registry.refuse(conn, epoch))
 	}
 	switch err := r.addFinalizer(ctx, conn); {
 	case status.Of(err) != nil:

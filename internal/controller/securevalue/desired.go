@@ -57,10 +57,10 @@ func (r *Reconciler) desired(ctx context.Context, sv *v1alpha1.GrafanaSecureValu
 	if err != nil {
 		return nil, err
 	}
-	spec := conn.GetSpec()
+	target := ownership.Target{Connection: sv.ConnectionOrDefault(), Namespace: conn.GetSpec().Namespace, Name: sv.SecureValueName()}
 	want := &desired{
-		target:      ownership.Target{Connection: sv.ConnectionOrDefault(), Namespace: spec.Namespace, Name: sv.SecureValueName()},
-		place:       ownership.Place{Server: connection.ServerOf(spec.URL), Namespace: spec.Namespace, Name: sv.SecureValueName()},
+		target:      target,
+		place:       placeOf(conn, target),
 		connection:  conn,
 		labels:      ownership.LabelsOf(r.clusterID, sv, sv.ConnectionOrDefault()),
 		adopt:       sv.Spec.AdoptionPolicy == v1alpha1.AdoptionPolicyAdopt,

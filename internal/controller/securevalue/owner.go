@@ -65,7 +65,7 @@ func (r *Reconciler) lists(ctx context.Context, sv *v1alpha1.GrafanaSecureValue,
 
 // resolvesTo reports whether a target of an object is the place: by its address, because the value found there names its connection, or
 // because its connection is not known. What status does not record anybody may have written, and counts only where the connection allows
-// the namespace. A target without a namespace of Grafana has that of its connection.
+// the namespace.
 func (r *Reconciler) resolvesTo(
 	ctx context.Context, sv *v1alpha1.GrafanaSecureValue, t ownership.Target, place ownership.Place, found *grafana.SecureValue,
 ) bool {
@@ -84,7 +84,13 @@ func (r *Reconciler) resolvesTo(
 	if found != nil && ownership.ConnectionOf(t.Connection, sv.Namespace).Label() == found.Labels[ownership.LabelConnection] {
 		return true
 	}
-	return place == ownership.Place{Server: connection.ServerOf(conn.GetSpec().URL), Namespace: cmp.Or(t.Namespace, conn.GetSpec().Namespace), Name: t.Name}
+	return place == placeOf(conn, t)
+}
+
+// placeOf returns where a target is through its connection. A target without a namespace of Grafana has that of the connection.
+func placeOf(conn v1alpha1.Connection, t ownership.Target) ownership.Place {
+	spec := conn.GetSpec()
+	return ownership.Place{Server: connection.ServerOf(spec.URL), Namespace: cmp.Or(t.Namespace, spec.Namespace), Name: t.Name}
 }
 
 // isContended reports whether the wanted place may have a value already: another object of the namespace names it, owns it or has it

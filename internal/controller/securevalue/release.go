@@ -66,7 +66,7 @@ func (r *Reconciler) releaseTarget(
 	if err != nil {
 		return err
 	}
-	place := ownership.Place{Server: connection.ServerOf(conn.GetSpec().URL), Namespace: t.Namespace, Name: t.Name}
+	place := placeOf(conn, t)
 	if wanted != nil && place == wanted.place { // the same value, through another connection
 		rec.release(t, "")
 		return nil
@@ -291,7 +291,7 @@ func (r *Reconciler) uses(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, 
 	if err != nil {
 		return true
 	}
-	place := ownership.Place{Server: connection.ServerOf(conn.GetSpec().URL), Namespace: t.Namespace, Name: t.Name}
+	place := placeOf(conn, t)
 	return r.names(ctx, sv, place, nil) || r.lists(ctx, sv, place, nil)
 }
 
