@@ -369,9 +369,9 @@ func (h *history) differences() []string {
 		p := h.targetOf(name, h.objects[name])
 		byTarget[p] = append(byTarget[p], name)
 		owned[name] = h.recorded(sv)
-		// What an object moves away from stays until it gets what it names.
-		for _, t := range sv.Status.Targets {
-			kept[h.recordedTarget(t)] = kept[h.recordedTarget(t)] || reasons[name] == "False "+v1alpha1.ReasonNameConflict
+		// What an object moves away from stays until it gets what it names: what it owns, and what it was about to take over.
+		for _, t := range owned[name] {
+			kept[t] = kept[t] || reasons[name] == "False "+v1alpha1.ReasonNameConflict
 		}
 	}
 	for p, names := range byTarget {
