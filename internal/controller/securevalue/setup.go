@@ -197,20 +197,12 @@ func (r *Reconciler) concerned(ctx context.Context, o client.Object) []reconcile
 	if err := r.client.Get(ctx, client.ObjectKeyFromObject(o), now); err == nil {
 		names, connections = ownership.Names(now), ownership.Connections(now)
 	}
-	var servers []string
-	for _, id := range ownership.Connections(changed) {
-		servers = append(servers, r.serverOf(ctx, v1alpha1.ConnectionReference{Kind: id.Kind, Name: id.Name}, changed.Namespace))
-	}
 	var requests []reconcile.Request
 	for _, name := range ownership.Names(changed) {
 		near := r.list(ctx, client.InNamespace(changed.Namespace), client.MatchingFields{nameIndex: name})
 		requests = append(requests, requestsOf(slices.DeleteFunc(near, func(o v1alpha1.GrafanaSecureValue) bool { return o.Name == changed.Name }))...)
 		if !slices.Contains(names, name) {
-			taken := slices.DeleteFunc(r.list(ctx, client.MatchingFields{takenIndex: name}), func(o v1alpha1.GrafanaSecureValue) bool {
-				server := r.serverOf(ctx, o.ConnectionOrDefault(), o.Namespace) // others must not learn that the name was in use
-				return server == "" || !slices.Contains(servers, server)
-			})
-			requests = append(requests, requestsOf(taken)...)
+			requests = append(requests, requestsOf(r.waitingFor(ctx, name, changed))...)
 		}
 	}
 	for _, id := range ownership.Connections(changed) {
@@ -219,6 +211,23 @@ func (r *Reconciler) concerned(ctx context.Context, o client.Object) []reconcile
 		}
 	}
 	return requests
+}
+
+// waitingFor returns the objects of all namespaces that found a name taken on a server that another object uses. Those of other servers
+// must not learn that the name was in use.
+func (r *Reconciler) waitingFor(ctx context.Context, name string, changed *v1alpha1.GrafanaSecureValue) []v1alpha1.GrafanaSecureValue {
+	waiting := r.list(ctx, client.MatchingFields{takenIndex: name})
+	if len(waiting) == 0 {
+		return nil
+	}
+	var servers []string
+	for _, id := range ownership.Connections(changed) {
+		servers = append(servers, r.serverOf(ctx, v1alpha1.ConnectionReference{Kind: id.Kind, Name: id.Name}, changed.Namespace))
+	}
+	return slices.DeleteFunc(waiting, func(o v1alpha1.GrafanaSecureValue) bool {
+		server := r.serverOf(ctx, o.ConnectionOrDefault(), o.Namespace)
+		return server == "" || !slices.Contains(servers, server)
+	})
 }
 
 // serverOf returns the server of a connection, or "" if the connection cannot be read.
