@@ -3,6 +3,8 @@
 # our requirements and needs none of its own, here.
 GOLANGCI_LINT_VERSION := v2.15.0
 HELM_VERSION := v4.3.1
+HELM3_VERSION := v3.22.0
+ACTIONLINT_VERSION := v1.7.12
 CRD_REF_DOCS_VERSION := v0.3.0
 HELM_DOCS_VERSION := v1.14.2
 CYCLONEDX_VERSION := v1.10.0
@@ -29,6 +31,8 @@ GENERATED := api/v1alpha1/zz_generated.deepcopy.go config/crd/bases config/rbac/
 	$(CHART)/files/crds $(CHART)/files/role.yaml $(CHART)/README.md docs/reference/api.md
 GOLANGCI_LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 HELM := bin/helm-$(HELM_VERSION)
+HELM3 := bin/helm-$(HELM3_VERSION)
+ACTIONLINT := bin/actionlint-$(ACTIONLINT_VERSION)
 CRD_REF_DOCS := bin/crd-ref-docs-$(CRD_REF_DOCS_VERSION)
 HELM_DOCS := bin/helm-docs-$(HELM_DOCS_VERSION)
 RENDER = $(KUBECTL) kustomize config/default | sed 's|image: grafana-secure-value-operator:dev$$|image: $(IMG)|'
@@ -94,7 +98,7 @@ test-contract: ## Run the contract tests against the Grafana of GRAFANA_URL, GRA
 	GRAFANA_CONTRACT=required go test ./internal/grafana/... -run TestContract -count=1 -v
 
 .PHONY: tools
-tools: envtest $(HELM) $(HELM_UNITTEST) $(PROMTOOL) ## Get the tools of the tests: the control plane, helm, helm-unittest and promtool.
+tools: envtest $(HELM) $(HELM3) $(HELM_UNITTEST) $(PROMTOOL) ## Get the tools of the tests: the control plane, helm 4 and 3, helm-unittest and promtool.
 
 .PHONY: envtest
 envtest: ## Get kube-apiserver, etcd and kubectl for tests and demo, if they are missing.
@@ -132,8 +136,9 @@ vet: ## Run go vet.
 	@go vet ./...
 
 .PHONY: lint
-lint: $(GOLANGCI_LINT) ## Run golangci-lint.
+lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Run golangci-lint, and actionlint on the workflows.
 	@$(GOLANGCI_LINT) run
+	@$(ACTIONLINT) -shellcheck= -pyflakes=
 
 .PHONY: vulncheck
 vulncheck: ## Look for known vulnerabilities in what the manager calls. It asks the database of Go.
@@ -144,11 +149,11 @@ build: ## Build bin/manager.
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/manager ./cmd
 
 .PHONY: docker-build
-docker-build: ## Build the image IMG.
+docker-build: ## Build the image IMG, for example YOUR-REGISTRY/grafana-secure-value-operator:0.1.0. Push it with `docker push`.
 	$(DOCKER) build --build-arg VERSION=$(VERSION) -t $(IMG) .
 
 .PHONY: build-installer
-build-installer: ## Write dist/install.yaml: CRDs, roles and the manager with the image IMG, in one file to apply.
+build-installer: ## Write dist/install.yaml: CRDs, roles and the manager with the image IMG, which the cluster must be able to pull.
 	@mkdir -p dist
 	$(RENDER) > dist/install.yaml
 
@@ -159,6 +164,7 @@ clean: ## Remove bin/ and dist/. The test control plane stays: other checkouts u
 ## Release (what the workflow of a tag calls, with VERSION=v1.2.3)
 
 REGISTRY := ghcr.io/securevalues-io
+REGISTRY_HOST := $(firstword $(subst /, ,$(REGISTRY)))
 RELEASE = $(VERSION:v%=%)
 RELEASE_IMG = $(REGISTRY)/grafana-secure-value-operator
 CYCLONEDX := go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION)
@@ -173,14 +179,16 @@ sbom: ## Write dist/sbom.cdx.json: the modules of the manager.
 release-files: sbom $(HELM) ## Write the release files that name the image by its DIGEST, and their checksums, into dist/.
 	@echo '$(DIGEST)' | grep -qxE 'sha256:[0-9a-f]{64}' || { echo 'DIGEST is "$(DIGEST)", and not that of an image'; exit 1; }
 	@$(MAKE) build-installer IMG=$(RELEASE_IMG):$(RELEASE)@$(DIGEST)
-	@rm -rf dist/chart && cp -R $(CHART) dist/chart && sed -i 's|^  digest: ""$$|  digest: $(DIGEST)|' dist/chart/values.yaml
+	@rm -rf dist/chart && cp -R $(CHART) dist/chart && sed -i -e 's|^  digest: ""$$|  digest: $(DIGEST)|' \
+		-e 's|^  registry: ""$$|  registry: $(REGISTRY_HOST)|' -e 's|^  repository: ""$$|  repository: $(RELEASE_IMG:$(REGISTRY_HOST)/%=%)|' \
+		dist/chart/values.yaml
 	@$(HELM) package dist/chart --version $(RELEASE) --app-version $(RELEASE) --destination dist && rm -rf dist/chart
 	@cd dist && sha256sum install.yaml sbom.cdx.json grafana-secure-value-operator-$(RELEASE).tgz > checksums.txt
 
 .PHONY: release-login
 release-login: $(HELM) ## Log in to the registry as REGISTRY_USER, with REGISTRY_TOKEN.
-	@printenv REGISTRY_TOKEN | $(DOCKER) login $(firstword $(subst /, ,$(REGISTRY))) --username "$$REGISTRY_USER" --password-stdin
-	@printenv REGISTRY_TOKEN | $(HELM) registry login $(firstword $(subst /, ,$(REGISTRY))) --username "$$REGISTRY_USER" --password-stdin
+	@printenv REGISTRY_TOKEN | $(DOCKER) login $(REGISTRY_HOST) --username "$$REGISTRY_USER" --password-stdin
+	@printenv REGISTRY_TOKEN | $(HELM) registry login $(REGISTRY_HOST) --username "$$REGISTRY_USER" --password-stdin
 
 .PHONY: release-build
 release-build: sbom $(HELM) ## Build and push image and chart, and write the release files and the digests into dist/. It needs docker with buildx.
@@ -248,7 +256,7 @@ run: ## Run the manager on this machine, with the Secrets of cluster connections
 	CGO_ENABLED=0 go run -ldflags "-X main.version=$(VERSION)" ./cmd --operator-namespace=$(OPERATOR_NAMESPACE) $(ARGS)
 
 .PHONY: deploy
-deploy: ## Run the image IMG in the cluster, with CRDs and roles.
+deploy: ## Run the image IMG, which the cluster must be able to pull, with CRDs and roles.
 	$(RENDER) | $(KUBECTL) apply --server-side -f -
 
 .PHONY: undeploy
@@ -267,6 +275,12 @@ $(GOLANGCI_LINT):
 
 $(HELM):
 	$(call go-install,helm.sh/helm/v4/cmd/helm@$(HELM_VERSION))
+
+$(HELM3):
+	$(call go-install,helm.sh/helm/v3/cmd/helm@$(HELM3_VERSION))
+
+$(ACTIONLINT):
+	$(call go-install,github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION))
 
 $(CRD_REF_DOCS):
 	$(call go-install,github.com/elastic/crd-ref-docs@$(CRD_REF_DOCS_VERSION))

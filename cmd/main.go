@@ -53,7 +53,15 @@ func run(args []string) error {
 	if err != nil {
 		return fmt.Errorf("find the cluster: %w", err)
 	}
-	return operator.Run(ctrl.SetupSignalHandler(), restConfig, opts)
+	ctx := ctrl.SetupSignalHandler()
+	if opts.CheckOnly {
+		leader, err := operator.Check(ctx, restConfig, opts)
+		if err == nil {
+			fmt.Println("ok: " + leader + " leads")
+		}
+		return err
+	}
+	return operator.Run(ctx, restConfig, opts)
 }
 
 // parse reads the flags. It prints the usage only on request.
@@ -72,6 +80,8 @@ func parse(args []string) (operator.Options, zap.Options, error) {
 		"directory with tls.crt and tls.key, the certificate of the metrics endpoint (default: one of its own, made at each start)")
 	fs.StringVar(&opts.HealthProbeBindAddress, "health-probe-bind-address", ":8081", "address of the probe endpoint; 0 turns it off")
 	fs.BoolVar(&opts.LeaderElect, "leader-elect", false, "elect a leader: only one of several managers works at a time")
+	fs.BoolVar(&opts.CheckOnly, "check", false,
+		"start nothing: check that the API server has what a manager with these flags needs and that one leads, and exit with 0 or 1")
 	fs.IntVar(&opts.MaxConcurrentReconciles, "max-concurrent-reconciles", 64, "objects of a kind that are reconciled at a time")
 	fs.StringVar(&opts.OperatorNamespace, "operator-namespace", ownNamespace(),
 		"namespace of the Secrets of ClusterGrafanaConnections and of the fingerprint key")

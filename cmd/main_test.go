@@ -82,6 +82,7 @@ func TestManagerThatCannotStart(t *testing.T) {
 	}{
 		"bad flag":              {[]string{"--bogus"}, "flag provided but not defined: -bogus; see manager --help"},
 		"no CRDs":               {[]string{"--kubeconfig", kubeconfig, "--operator-namespace=default"}, "install the CRDs of this version first"},
+		"check without CRDs":    {[]string{"--check", "--kubeconfig", kubeconfig, "--operator-namespace=default"}, "install the CRDs of this version first"},
 		"no operator namespace": {[]string{"--kubeconfig", kubeconfig}, "set --operator-namespace or $POD_NAMESPACE"},
 		"bad cluster id":        {[]string{"--kubeconfig", kubeconfig, "--operator-namespace=default", "--cluster-id=a/b"}, "--cluster-id"},
 		"bad namespace":         {[]string{"--kubeconfig", kubeconfig, "--operator-namespace=default", "--watch-namespaces=a/b"}, "--watch-namespaces"},

@@ -65,6 +65,7 @@ type Options struct {
 	AllowInsecureTLS        bool
 	MaxConnections          int // GrafanaConnections served in one namespace; 0: no bound
 	Version                 string
+	CheckOnly               bool // see Check, which is called instead of Run
 
 	// SkipNameValidation lets one process start more than one manager, as tests do.
 	SkipNameValidation bool

@@ -42,13 +42,12 @@ func TestAdmissionPolicies(t *testing.T) {
 	long := strings.Repeat("x", 5000)
 	server := startServer(t, "release", "team-a")
 	chart := chartDir(t)
-	server.run(t, run(t, "template", "release", chart, "--namespace", "release"), "apply", "--server-side", "-f", "-")
+	server.run(t, manifests(t, chart), "apply", "--server-side", "-f", "-")
 	server.run(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 	server.run(t, connection("old", "https://old.example.com"), "create", "-f", "-")
 	server.run(t, value("old", "Adopt", long), "create", "-f", "-")
 	server.run(t, value("fresh", "Refuse", "short"), "create", "-f", "-")
-	server.run(t, run(t, "template", "release", chart, "--namespace", "release",
-		"--set", "admissionPolicies.allowedURLs={"+allowed+"},admissionPolicies.denyAdopt=true,admissionPolicies.maxMetadataBytes=4096"),
+	server.run(t, manifests(t, chart, "--set", "admissionPolicies.allowedURLs={"+allowed+"},admissionPolicies.denyAdopt=true,admissionPolicies.maxMetadataBytes=4096"),
 		"apply", "--server-side", "-f", "-")
 
 	refused := []struct{ what, object, message string }{

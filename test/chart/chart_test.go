@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -34,11 +35,58 @@ func TestUnits(t *testing.T) {
 	}
 }
 
-func TestLint(t *testing.T) {
+// kubeVersion is of the cluster that helm renders for. A helm that go builds does not know a version of its own.
+const kubeVersion = assets.Series + ".0"
+
+// TestHelm3AndHelm4: both take the chart with all files of values, and render the same.
+func TestHelm3AndHelm4(t *testing.T) {
+	helm3 := helm3(t)
 	for name, file := range valuesFiles(t) {
 		t.Run(name, func(t *testing.T) {
-			run(t, "lint", "--strict", chartDir(t), "--values", file)
+			chart := chartDir(t)
+			run(t, "lint", "--strict", chart, "--values", file)
+			runWith(t, helm3, "lint", "--strict", chart, "--values", file)
+			args := []string{"template", "release", chart, "--namespace", "release", "--values", file, "--kube-version", kubeVersion}
+			got, want := byName(objects(t, runWith(t, helm3, args...))), byName(objects(t, run(t, args...)))
+			if len(want) == 0 || len(got) != len(want) {
+				t.Errorf("Helm 3 renders %d objects, Helm 4 %d", len(got), len(want))
+			}
+			for name, o := range want {
+				if !reflect.DeepEqual(got[name], o) {
+					t.Errorf("Helm 3 renders %s\n%s\nHelm 4\n%s", name, encode(t, got[name]), encode(t, o))
+				}
+			}
 		})
+	}
+}
+
+// TestRefusals: what a value cannot do is refused, by Helm 3 and Helm 4, with what to do.
+func TestRefusals(t *testing.T) {
+	chart := chartDir(t)
+	for _, program := range []string{helm4(t), helm3(t)} {
+		for set, want := range map[string]string{
+			"image.tag=dev":                      "image.repository is required, for example image.repository=YOUR-REGISTRY/grafana-secure-value-operator",
+			"image.repository=operator,crd.on=1": "additional properties 'crd' not allowed",
+		} {
+			out, err := tryWith(t, program, "template", "release", chart, "--set", set, "--kube-version", kubeVersion)
+			if err == nil || !strings.Contains(out, want) {
+				t.Errorf("%s template --set %s: %v, and not %q\n%s", filepath.Base(program), set, err, want, out)
+			}
+		}
+	}
+}
+
+// TestIcon: the icon that the chart names is in the repository.
+func TestIcon(t *testing.T) {
+	var chart struct {
+		Home string `json:"home"`
+		Icon string `json:"icon"`
+	}
+	readYAML(t, filepath.Join(chartDir(t), "Chart.yaml"), &chart)
+	repository := strings.Replace(chart.Home, "https://github.com/", "https://raw.githubusercontent.com/", 1) + "/main/"
+	path, found := strings.CutPrefix(chart.Icon, repository)
+	if _, err := os.Stat(filepath.Join(rootDir(t), path)); !found || err != nil {
+		t.Errorf("icon %s is not a file of %s: %v", chart.Icon, repository, err)
 	}
 }
 
@@ -116,7 +164,7 @@ func TestSchema(t *testing.T) {
 		if !ok {
 			return // any keys
 		}
-		if schema["additionalProperties"] != false {
+		if schema["additionalProperties"] != false && path != "global." { // which other charts share
 			t.Errorf("the schema takes any key of %q", path)
 		}
 		for key, value := range values {
@@ -132,7 +180,7 @@ func TestSchema(t *testing.T) {
 	}
 	compare("", schema, values(t))
 	for key := range schema["properties"].(map[string]any) {
-		if _, ok := values(t)[key]; !ok && key != "global" { // which a parent chart passes on
+		if _, ok := values(t)[key]; !ok {
 			t.Errorf("values.yaml lacks %s", key)
 		}
 	}
@@ -178,7 +226,25 @@ type object = map[string]any
 
 func render(t *testing.T, chart string, args ...string) []object {
 	t.Helper()
-	return objects(t, run(t, append([]string{"template", "release", chart, "--namespace", "release"}, args...)...))
+	return objects(t, manifests(t, chart, args...))
+}
+
+// manifests returns what is installed with an image and further arguments.
+func manifests(t *testing.T, chart string, args ...string) string {
+	t.Helper()
+	return run(t, append([]string{
+		"template", "release", chart, "--namespace", "release", "--skip-tests",
+		"--set", "image.repository=registry.example.com/operator",
+	}, args...)...)
+}
+
+// byName returns the objects by kind, namespace and name.
+func byName(objects []object) map[string]object {
+	found := map[string]object{}
+	for _, o := range objects {
+		found[fmt.Sprintf("%v %v/%s", o["kind"], at(o, "metadata", "namespace"), name(o))] = o
+	}
+	return found
 }
 
 // objects returns the documents of a YAML stream.
@@ -187,7 +253,7 @@ func objects(t *testing.T, stream string) []object {
 	var found []object
 	for document := range strings.SplitSeq("\n"+stream, "\n---") {
 		var o object
-		if err := yaml.Unmarshal([]byte(document), &o); err != nil {
+		if err := yaml.Unmarshal([]byte(document+"\n"), &o); err != nil {
 			t.Fatalf("%v in\n%s", err, document)
 		}
 		if len(o) > 0 {
@@ -290,20 +356,46 @@ func rootDir(t *testing.T) string {
 	return root
 }
 
-// run runs helm, without the settings of the person who runs it. It must succeed, and its output is returned.
-func run(t *testing.T, args ...string) string {
+func helm4(t *testing.T) string {
 	t.Helper()
 	program, err := helm.Helm()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return program
+}
+
+func helm3(t *testing.T) string {
+	t.Helper()
+	program, err := helm.Helm3()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return program
+}
+
+// run runs helm, which must succeed, and returns its output.
+func run(t *testing.T, args ...string) string {
+	t.Helper()
+	return runWith(t, helm4(t), args...)
+}
+
+func runWith(t *testing.T, program string, args ...string) string {
+	t.Helper()
+	out, err := tryWith(t, program, args...)
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", filepath.Base(program), strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// tryWith runs a helm, without the settings of the person who runs it.
+func tryWith(t *testing.T, program string, args ...string) (string, error) {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program, args...)
 	cmd.Env = append(os.Environ(), "HELM_CONFIG_HOME="+t.TempDir(), "HELM_CACHE_HOME="+t.TempDir(), "HELM_DATA_HOME="+t.TempDir())
 	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
+	return string(out), err
 }
 
 func readYAML(t *testing.T, path string, into any) {

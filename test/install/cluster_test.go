@@ -98,12 +98,17 @@ func (c *cluster) tryHelm(kubeconfig string, args ...string) (string, error) {
 // install installs the chart as README says, with further arguments of helm.
 func (c *cluster) install(args ...string) string {
 	GinkgoHelper()
-	return c.helm(append([]string{"install", release, chart(), "--namespace", operatorNamespace, "--create-namespace"}, args...)...)
+	return c.helm(append(withImage("install", release, chart(), "--create-namespace"), args...)...)
 }
 
 func (c *cluster) upgrade(args ...string) {
 	GinkgoHelper()
-	c.helm(append([]string{"upgrade", release, chart(), "--namespace", operatorNamespace}, args...)...)
+	c.helm(append(withImage("upgrade", release, chart()), args...)...)
+}
+
+// withImage returns arguments of helm that install or upgrade a release in the operator's namespace, with an image.
+func withImage(args ...string) []string {
+	return append(args, "--namespace", operatorNamespace, "--set", "image.repository=registry.example.com/operator")
 }
 
 func (c *cluster) uninstall() string {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
@@ -37,7 +39,7 @@ var _ = Describe("The chart", func() {
 
 		By("installing an older release")
 		older := olderChart()
-		c.helm(append([]string{"install", release, older, "--namespace", operatorNamespace, "--create-namespace"}, readers...)...)
+		c.helm(append(withImage("install", release, older, "--create-namespace"), readers...)...)
 		m := c.run()
 		c.connect()
 		c.secret("source", "key", "canary-1")
@@ -124,6 +126,8 @@ var _ = Describe("The chart", func() {
 		c.create(sv)
 		c.eventuallySays(sv, v1alpha1.ReasonSynced)
 		Expect(holder()).To(Equal(elected))
+		Expect(c.runTest()).To(Equal("ok: " + elected + " leads\n"))
+		Expect(c.requests(first.user, controlplane.Mark{}, denied)).To(BeEmpty())
 
 		first.stop()
 		Eventually(holder).ShouldNot(Or(BeEmpty(), Equal(elected)))
@@ -167,13 +171,13 @@ var _ = Describe("The chart", func() {
 		Expect(c.grafana.Values(grafanaNS)).To(HaveLen(2))
 
 		By("installing it again")
-		out, err := c.tryHelm(c.kubeconfig, "install", "another", chart(), "--namespace", operatorNamespace)
+		out, err := c.tryHelm(c.kubeconfig, withImage("install", "another", chart())...)
 		Expect(err).To(HaveOccurred())
 		Expect(out).To(ContainSubstring("invalid ownership metadata"))
 		key := c.fingerprintKey()
 		c.grafana.ResetCalls()
 		mark := c.plane.Mark()
-		c.helm("install", "another", chart(), "--namespace", operatorNamespace, "--take-ownership")
+		c.helm(withImage("install", "another", chart(), "--take-ownership")...)
 		m = c.run()
 		c.eventuallyGone(deleted)
 		c.settled()
@@ -182,7 +186,7 @@ var _ = Describe("The chart", func() {
 		Expect(c.fingerprintKey().UID).To(Equal(key.UID))
 
 		By("leaving the CRDs to another installation")
-		c.helm("upgrade", "another", chart(), "--namespace", operatorNamespace, "--set", "crds.install=false")
+		c.helm(withImage("upgrade", "another", chart(), "--set", "crds.enabled=false")...)
 		Expect(c.crds()).To(HaveLen(3))
 		Expect(c.exists(kept)).To(BeTrue())
 		Expect(kept.DeletionTimestamp).To(BeNil())
@@ -199,6 +203,44 @@ var _ = Describe("The chart", func() {
 		Expect(c.remains()).To(BeEmpty())
 		Expect(c.crds()).To(BeEmpty())
 		Expect(c.grafana.Values(grafanaNS)).To(BeEmpty())
+	})
+
+	It("is installed, upgraded, rolled back and uninstalled by Helm 3, and upgraded by Helm 4", func(ctx SpecContext) {
+		c := newCluster(ctx)
+		helm3 := func(args ...string) string {
+			GinkgoHelper()
+			out, err := c.command(c.kubeconfig, helm3Path, args...)
+			Expect(err).NotTo(HaveOccurred(), out)
+			return out
+		}
+		shortNames := func() []string { return c.crds()[crdOfValues].Spec.Names.ShortNames }
+		helm3(withImage("install", release, olderChart(), "--create-namespace")...)
+		Expect(shortNames()).To(Equal([]string{"older"}))
+		m := c.run()
+		c.connect()
+		c.secret("source", "key", "canary-1")
+		sv := value("api-key")
+		c.create(sv)
+		c.eventuallySays(sv, v1alpha1.ReasonSynced)
+		m.stop()
+		key := c.fingerprintKey()
+
+		c.grafana.ResetCalls()
+		helm3(withImage("upgrade", release, chart())...)
+		Expect(shortNames()).To(Equal([]string{"gsv"}))
+		helm3("rollback", release, "1", "--namespace", operatorNamespace)
+		Expect(shortNames()).To(Equal([]string{"older"}))
+		c.upgrade()
+		Expect(shortNames()).To(Equal([]string{"gsv"}))
+		Expect(c.fingerprintKey().Data).To(Equal(key.Data))
+
+		Expect(helm3("uninstall", release, "--namespace", operatorNamespace)).To(ContainSubstring("kept due to the resource policy"))
+		Expect(c.remains()).To(HaveLen(5), "CRDs, fingerprint key and lease")
+		helm3(withImage("install", "another", chart(), "--take-ownership")...)
+		m = c.run()
+		c.settled()
+		Expect(c.writesToGrafana()).To(BeEmpty())
+		Expect(c.requests(m.user, controlplane.Mark{}, denied)).To(BeEmpty())
 	})
 
 	It("with crds.keep=false takes all objects with it, which wait for a manager to clean up in Grafana", func(ctx SpecContext) {
@@ -267,6 +309,22 @@ var _ = Describe("The chart", func() {
 			"--set", "watch.namespaces={team-b},clusterID=cluster-1,metrics.enabled=false"),
 	)
 })
+
+// runTest runs what the pod of helm test runs, and returns what it says.
+func (c *cluster) runTest() string {
+	GinkgoHelper()
+	pod := &corev1.Pod{}
+	Expect(yaml.Unmarshal([]byte(c.helm("get", "hooks", release, "--namespace", operatorNamespace)), pod)).To(Succeed())
+	Expect(pod.Annotations).To(HaveKeyWithValue("helm.sh/hook", "test"))
+	container := pod.Spec.Containers[0]
+	Expect(container.Command).To(Equal([]string{"/manager"}))
+	kubeconfig := c.kubeconfigOf(c.serviceAccount(pod.Namespace, pod.Spec.ServiceAccountName))
+	cmd := exec.CommandContext(c.ctx, managerPath, append(container.Args, "--kubeconfig="+kubeconfig)...)
+	cmd.Env = []string{"POD_NAMESPACE=" + pod.Namespace}
+	out, err := cmd.Output()
+	Expect(err).NotTo(HaveOccurred())
+	return string(out)
+}
 
 // olderChart returns a copy of the chart that stands for the release before: of another version, with another CRD.
 func olderChart() string {

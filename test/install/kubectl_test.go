@@ -74,10 +74,10 @@ var _ = Describe("The chart with watch.namespaces", func() {
 		}
 		kubeconfig := c.kubeconfigOf(installer)
 
-		out, err := c.tryHelm(kubeconfig, "install", release, chart(), "--namespace", operatorNamespace)
+		out, err := c.tryHelm(kubeconfig, withImage("install", release, chart())...)
 		Expect(err).To(HaveOccurred(), "the installer may do too much")
 		Expect(out).To(ContainSubstring("forbidden"))
-		out, err = c.tryHelm(kubeconfig, "install", release, chart(), "--namespace", operatorNamespace, "--values", rolesAlone())
+		out, err = c.tryHelm(kubeconfig, withImage("install", release, chart(), "--values", rolesAlone())...)
 		Expect(err).NotTo(HaveOccurred(), out)
 		clusterRoles := &rbacv1.ClusterRoleList{}
 		Expect(c.k8s.List(ctx, clusterRoles)).To(Succeed())

@@ -19,6 +19,7 @@ import (
 var (
 	root        string // a copy of what the specs install
 	helmPath    string
+	helm3Path   string
 	managerPath string
 )
 
@@ -33,6 +34,8 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	ctrl.SetLogger(GinkgoLogr)
 	var err error
 	helmPath, err = helm.Helm()
+	Expect(err).NotTo(HaveOccurred())
+	helm3Path, err = helm.Helm3()
 	Expect(err).NotTo(HaveOccurred())
 	project, err := helm.Root()
 	Expect(err).NotTo(HaveOccurred())

@@ -193,6 +193,12 @@ func TestReleaseFiles(t *testing.T) {
 	calls := strings.Split(strings.TrimSpace(r.calls()), "\n")
 	if last := calls[len(calls)-1]; !strings.HasPrefix(last, "gh release create v1.2.3 ") {
 		t.Errorf("the release is not made last, but %s", last)
+	} else {
+		for _, file := range []string{"install.yaml", "sbom.cdx.json", "checksums.txt", "grafana-secure-value-operator-1.2.3.tgz"} {
+			if !strings.Contains(last+" ", " dist/"+file+" ") {
+				t.Errorf("the release lacks %s: %s", file, last)
+			}
+		}
 	}
 }
 

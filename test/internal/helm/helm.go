@@ -33,6 +33,11 @@ func Helm() (string, error) {
 	return find("helm", "Makefile", `(?m)^HELM_VERSION := (\S+)$`)
 }
 
+// Helm3 returns the path of the helm of the last major version, of the version that the Makefile names.
+func Helm3() (string, error) {
+	return find("helm", "Makefile", `(?m)^HELM3_VERSION := (\S+)$`)
+}
+
 // Unittest returns the path of helm-unittest, of the version that its module requires.
 func Unittest() (string, error) {
 	return find("helm-unittest", "hack/helm-unittest/go.mod", `github\.com/helm-unittest/helm-unittest (v\S+)`)
