@@ -10,6 +10,7 @@ HELM_DOCS_VERSION := v1.14.2
 CYCLONEDX_VERSION := v1.10.0
 COSIGN_VERSION := v3.1.3
 GOVULNCHECK_VERSION := v1.9.0
+VALE_VERSION := v3.21.0
 
 # A failed command in a pipe fails its recipe.
 SHELL = /usr/bin/env bash -o pipefail
@@ -33,6 +34,7 @@ GOLANGCI_LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 HELM := bin/helm-$(HELM_VERSION)
 HELM3 := bin/helm-$(HELM3_VERSION)
 ACTIONLINT := bin/actionlint-$(ACTIONLINT_VERSION)
+VALE := bin/vale-$(VALE_VERSION)
 CRD_REF_DOCS := bin/crd-ref-docs-$(CRD_REF_DOCS_VERSION)
 HELM_DOCS := bin/helm-docs-$(HELM_DOCS_VERSION)
 RENDER = $(KUBECTL) kustomize config/default | sed 's|image: grafana-secure-value-operator:dev$$|image: $(IMG)|'
@@ -136,9 +138,20 @@ vet: ## Run go vet.
 	@go vet ./...
 
 .PHONY: lint
-lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Run golangci-lint, and actionlint on the workflows.
+lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Run golangci-lint on the code, actionlint on the workflows, and vale on the words of the pages.
 	@$(GOLANGCI_LINT) run
 	@$(ACTIONLINT) -shellcheck= -pyflakes=
+	@$(MAKE) --no-print-directory lint-pages
+
+# Building vale needs a C compiler.
+.PHONY: lint-pages
+ifeq ($(shell go env CGO_ENABLED),1)
+lint-pages: $(VALE) ## Run vale alone.
+	@$(VALE) --config=hack/vale/vale.ini README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md docs
+else
+lint-pages:
+	@echo "The words of the pages were not checked: vale needs a C compiler."
+endif
 
 .PHONY: vulncheck
 vulncheck: ## Look for known vulnerabilities in what the manager calls. It asks the database of Go.
@@ -209,7 +222,7 @@ release-sign: ## Sign what release-build pushed and wrote, and create the releas
 	gh release create $(VERSION) --verify-tag --notes-file CHANGELOG.md dist/install.yaml dist/sbom.cdx.json dist/checksums.txt \
 		dist/checksums.txt.sigstore.json dist/grafana-secure-value-operator-$(RELEASE).tgz
 
-## Measure it (on Linux; see docs/performance.md)
+## Measure it (on Linux; see docs/performance.md#measure-it)
 
 # Scenarios with commas between them, for example cold-start,restart; none for all; objects; runs; and further flags, as -help lists them.
 SCENARIO ?=
@@ -225,7 +238,7 @@ bench: envtest ## Measure time, memory and calls with N objects: all scenarios, 
 .PHONY: bench-growth
 bench-growth: ## Measure and plot how the cost grows with the numbers of objects in GROWTH. It takes half an hour.
 	@$(MAKE) bench SCENARIO=cold-start,memory,restart,rotation N=$(GROWTH) \
-		BENCHFLAGS='-plot docs/performance-growth.svg -out bin/bench-growth.json $(BENCHFLAGS)'
+		BENCHFLAGS='-plot bin/bench-growth.svg -out bin/bench-growth.json $(BENCHFLAGS)'
 
 # The microbenchmarks that bench-compare runs, and the commit that they are compared with.
 MICRO ?= .
@@ -281,6 +294,9 @@ $(HELM3):
 
 $(ACTIONLINT):
 	$(call go-install,github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION))
+
+$(VALE):
+	$(call go-install,github.com/vale-cli/vale/v3/cmd/vale@$(VALE_VERSION))
 
 $(CRD_REF_DOCS):
 	$(call go-install,github.com/elastic/crd-ref-docs@$(CRD_REF_DOCS_VERSION))

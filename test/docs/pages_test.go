@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"sigs.k8s.io/yaml"
 
@@ -42,6 +43,21 @@ func TestLinks(t *testing.T) {
 	}
 	if links == 0 {
 		t.Error("no links")
+	}
+}
+
+// TestReadmeIsShort: the README has 600 to 900 words, as wc counts them, and its pictures fit a narrow window.
+func TestReadmeIsShort(t *testing.T) {
+	page := text(t, "README.md")
+	if words := len(strings.Fields(page)); words < 600 || words > 900 {
+		t.Errorf("README.md has %d words, want 600 to 900: move the rest to docs", words)
+	}
+	for _, block := range fence.FindAllString(page, -1) {
+		for line := range strings.SplitSeq(block, "\n") {
+			if columns := utf8.RuneCountInString(line); columns > 100 {
+				t.Errorf("README.md has a line of %d columns in a block, want 100 at most:\n%s", columns, line)
+			}
+		}
 	}
 }
 

@@ -29,9 +29,6 @@ func TestReasons(t *testing.T) {
 	// Those that conditions.go declares with the objects, and has on a connection too.
 	ofConnections := append(all(connections, `(?m)^\tReason\w+ += "(\w+)"$`), "ConnectionNotAllowed", "Forbidden", "InvalidSpec", "KubernetesRefused")
 
-	readme := text(t, "README.md")
-	compare(t, "README.md, GrafanaSecureValue", table(t, readme, "| reason on a GrafanaSecureValue |"), ofObjects)
-	compare(t, "README.md, connection", table(t, readme, "| reason on a connection |"), ofConnections)
 	page := text(t, "docs/reference/reasons.md")
 	object, connection, _ := strings.Cut(page, "\n## On a connection\n")
 	compare(t, "reasons.md, GrafanaSecureValue", table(t, object, "| reason |"), ofObjects)
@@ -72,11 +69,6 @@ func TestFlags(t *testing.T) {
 		flags[i] = "--" + flags[i]
 	}
 	compare(t, "flags.md", table(t, text(t, "docs/reference/flags.md"), "| flag |"), flags)
-	for _, flag := range table(t, text(t, "README.md"), "| flag of the manager |") {
-		if !slices.Contains(flags, flag) {
-			t.Errorf("README.md documents %s, which the manager does not have", flag)
-		}
-	}
 }
 
 // TestEvents: the page has every event of a write. TestReasons compares those of reasons.

@@ -29,7 +29,7 @@ func TestThreatModel(t *testing.T) {
 
 // TestGuards: guards are numbered without a gap, and each names tests that exist.
 func TestGuards(t *testing.T) {
-	haveTests(t, rows(t, text(t, "docs/guards.md"), "G", 4), 3)
+	haveTests(t, rows(t, text(t, "docs/internals/guards.md"), "G", 4), 3)
 }
 
 // TestSchedules: schedules are numbered without a gap, and each names tests that exist.
