@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -95,6 +96,9 @@ var (
 )
 
 const historySteps = 16
+
+// historyTimeout is longer than an object waits for another one before it forgets what that one owns: a minute.
+const historyTimeout = 3 * time.Minute
 
 // history is some steps in one world, and the model of what people have asked for by them.
 type history struct {
@@ -340,13 +344,13 @@ func (h *history) rest() {
 			sv := h.object(name)
 			g.Expect(k8s.Get(h.world.ctx, client.ObjectKeyFromObject(sv), sv)).NotTo(Succeed(), "%s was deleted: %+v", name, sv.Status)
 		}
-	}).Should(Succeed())
+	}).WithTimeout(historyTimeout).Should(Succeed())
 }
 
 // converge waits until Grafana, and status, are as the model says.
 func (h *history) converge() {
 	h.rest()
-	h.Eventually(h.differences).Should(BeEmpty())
+	h.Eventually(h.differences).WithTimeout(historyTimeout).Should(BeEmpty())
 }
 
 // differences compares Kubernetes and Grafana with the model.
