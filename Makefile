@@ -50,9 +50,19 @@ help: ## Show this help.
 
 ## See it, test it (needs Go, git and make)
 
+# Ctrl-C ends the demo without an error of make. "go run" would print an exit status, and the shell would not pass on a SIGTERM.
+DEMO = trap 'exit 0' INT; echo "Building the demo, in a minute or two the first time."; \
+	CGO_ENABLED=0 go build -buildvcs=false -o bin/ ./hack/envtest ./test/demo; bin/envtest >/dev/null; exec bin/demo
+
 .PHONY: demo
-demo: envtest ## Show the operator at work, with a real API server and a fake Grafana. DEMO_ONCE=1 ends it.
-	@CGO_ENABLED=0 go run ./test/demo
+demo: ## Show the operator at work, with a real API server and a fake Grafana. DEMO_ONCE=1 ends it.
+	@$(DEMO)
+
+.PHONY: demo-recording
+demo-recording: ## Record the demo as docs/demo.cast, and draw it as docs/demo.svg.
+	@export DEMO_ONCE=1; $(DEMO) -record bin/demo.cast
+	@bin/demo -draw bin/demo.cast > bin/demo.svg
+	@mv bin/demo.cast bin/demo.svg docs/
 
 # In how many processes test/integration runs, each with a control plane of its own.
 PROCESSES ?= 3

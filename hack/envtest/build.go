@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane/assets"
+	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane/progress"
 )
 
 // module is the directory of the Go module whose tools are the control plane, seen from the root of the repository.
@@ -25,7 +26,7 @@ func build(ctx context.Context, scratch string) (string, error) {
 	}
 	var downloads, compiled atomic.Int64
 
-	stop := watch(func() string { return fmt.Sprintf("fetching modules: %d", downloads.Load()) })
+	stop := progress.Show(func() string { return fmt.Sprintf("fetching modules: %d", downloads.Load()) })
 	packages := 0
 	err := run(ctx, []string{"list", "-deps", "tool"}, func(string) { packages++ }, func(line string) bool {
 		if !strings.HasPrefix(line, "go: downloading ") {
@@ -40,7 +41,7 @@ func build(ctx context.Context, scratch string) (string, error) {
 	}
 
 	// Packages that the build cache has already are counted by "go list", and not by "go build -v".
-	stop = watch(func() string { return fmt.Sprintf("compiled packages: %d of at most %d", compiled.Load(), packages) })
+	stop = progress.Show(func() string { return fmt.Sprintf("compiled packages: %d of at most %d", compiled.Load(), packages) })
 	err = run(ctx, []string{"build", "-v", "-trimpath", "-ldflags=" + ldflags(), "-o", dir + string(filepath.Separator), "tool"},
 		func(string) {}, func(line string) bool {
 			if !importPath.MatchString(line) {
@@ -74,8 +75,8 @@ func ldflags() string {
 }
 
 // run runs the go command in the control plane's module. It hands each line of standard output to out and each of standard
-// error to progress, and returns the lines that progress does not know as part of the error, if there is one.
-func run(ctx context.Context, args []string, out func(line string), progress func(line string) bool) error {
+// error to seen, and returns the lines that seen does not know as part of the error, if there is one.
+func run(ctx context.Context, args []string, out func(line string), seen func(line string) bool) error {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
@@ -83,7 +84,7 @@ func run(ctx context.Context, args []string, out func(line string), progress fun
 	var rest bytes.Buffer
 	cmd.Stdout = &lines{each: out}
 	cmd.Stderr = &lines{each: func(line string) {
-		if !progress(line) {
+		if !seen(line) {
 			fmt.Fprintln(&rest, line)
 		}
 	}}
@@ -91,4 +92,22 @@ func run(ctx context.Context, args []string, out func(line string), progress fun
 		return fmt.Errorf("go %s in %s: %w\n%s", args[0], module, err, rest.String())
 	}
 	return nil
+}
+
+// lines is a writer that hands on each complete line.
+type lines struct {
+	each    func(line string)
+	pending []byte
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.pending = append(l.pending, p...)
+	for {
+		line, rest, found := bytes.Cut(l.pending, []byte("\n"))
+		if !found {
+			return len(p), nil
+		}
+		l.pending = rest
+		l.each(string(line))
+	}
 }

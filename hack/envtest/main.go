@@ -15,12 +15,16 @@ import (
 	"time"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane/assets"
+	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane/progress"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	dir, err := get(ctx)
+	if ctx.Err() != nil {
+		os.Exit(130) // nothing else is deferred
+	}
 	if err != nil {
 		stop()
 		fmt.Fprintln(os.Stderr, "error: "+err.Error())
@@ -79,21 +83,22 @@ func get(ctx context.Context) (string, error) {
 
 // download gets the newest release of the Series with setup-envtest, and returns the directory below scratch that holds it.
 func download(ctx context.Context, scratch string) (string, error) {
-	setupEnvtest, err := output(ctx, time.Minute*5, "go", "tool", "-n", "setup-envtest")
+	setupEnvtest, err := output(ctx, time.Minute*5, "building setup-envtest", "go", "tool", "-n", "setup-envtest")
 	if err != nil {
 		return "", err
 	}
 	// A machine without the internet shall not wait long, one with a slow line shall get its download.
-	if _, err := output(ctx, time.Second*15, setupEnvtest, "list", assets.Series+".x"); err != nil {
+	if _, err := output(ctx, time.Second*15, "asking for the newest release", setupEnvtest, "list", assets.Series+".x"); err != nil {
 		return "", err
 	}
 	say("Downloading kube-apiserver, etcd and kubectl %s with setup-envtest.", assets.Series)
-	return output(ctx, time.Minute*5, setupEnvtest, "use", assets.Series+".x", "--bin-dir", scratch, "-p", "path")
+	return output(ctx, time.Minute*5, "downloading", setupEnvtest, "use", assets.Series+".x", "--bin-dir", scratch, "-p", "path")
 }
 
-// output runs a command for at most the given time and returns what it prints, without space around it. The error holds the
-// last line that the command wrote to standard error.
-func output(ctx context.Context, limit time.Duration, name string, args ...string) (string, error) {
+// output runs a command for at most the given time, shows what it does, and returns what it prints, without space around it. The error
+// holds the last line that the command wrote to standard error.
+func output(ctx context.Context, limit time.Duration, does, name string, args ...string) (string, error) {
+	defer progress.Show(func() string { return does })()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, name, args...).Output()

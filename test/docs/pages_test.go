@@ -67,7 +67,7 @@ var foreign = []string{
 	"kustomize.toolkit.fluxcd.io/", "source.toolkit.fluxcd.io/", "monitoring.coreos.com/",
 }
 
-// TestYAML: an API server with our CRDs accepts each object in a block of YAML, and all YAML can be parsed.
+// TestYAML: an API server with our CRDs accepts each object in a block of YAML and in config/samples, and all YAML can be parsed.
 func TestYAML(t *testing.T) {
 	plane := controlplane.StartForTest(t, controlplane.Options{CRDDirectories: []string{filepath.Join(root(t), "config", "crd", "bases")}})
 	kubectl := func(input string, args ...string) error {
@@ -78,9 +78,21 @@ func TestYAML(t *testing.T) {
 		}
 		return nil
 	}
-	namespaces, taken := map[string]bool{}, 0
+	found := map[string][]string{}
 	for file, content := range pages(t) {
-		for _, block := range blocks(content, "yaml") {
+		found[file] = blocks(content, "yaml")
+	}
+	samples, err := filepath.Glob(filepath.Join(root(t), "config", "samples", "grafana_*.yaml"))
+	if err != nil || len(samples) == 0 {
+		t.Fatalf("samples: %v, %v", samples, err)
+	}
+	for _, sample := range samples {
+		file := filepath.Join("config", "samples", filepath.Base(sample))
+		found[file] = []string{text(t, file)}
+	}
+	namespaces, taken := map[string]bool{}, 0
+	for file, blocks := range found {
+		for _, block := range blocks {
 			for document := range strings.SplitSeq(block, "\n---\n") {
 				var o struct {
 					APIVersion string `json:"apiVersion"`

@@ -1,16 +1,16 @@
-package main
+// Package progress shows on standard error that a long task still runs. It imports the standard library alone, as assets does.
+package progress
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"sync"
 	"time"
 )
 
-// watch reports the progress of a long task until stop is called: each second in one line at a terminal, and elsewhere with a line
-// each 15 seconds. A task of less than a second is not reported.
-func watch(state func() string) (stop func()) {
+// Show reports the state of a task until stop is called: each second in one line at a terminal, and elsewhere with a line each 15 seconds.
+// A task of less than a second is not reported.
+func Show(state func() string) (stop func()) {
 	started := time.Now()
 	status := func() string {
 		return fmt.Sprintf("  %s (%s)", state(), time.Since(started).Round(time.Second))
@@ -40,23 +40,5 @@ func watch(state func() string) (stop func()) {
 	return func() {
 		close(done)
 		running.Wait()
-	}
-}
-
-// lines is a writer that hands on each complete line.
-type lines struct {
-	each    func(line string)
-	pending []byte
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.pending = append(l.pending, p...)
-	for {
-		line, rest, found := bytes.Cut(l.pending, []byte("\n"))
-		if !found {
-			return len(p), nil
-		}
-		l.pending = rest
-		l.each(string(line))
 	}
 }
