@@ -41,14 +41,19 @@ RENDER = $(KUBECTL) kustomize config/default | sed 's|image: grafana-secure-valu
 HELM_UNITTEST := bin/helm-unittest-$(shell sed -n 's|.*github.com/helm-unittest/helm-unittest \(v[^ ]*\).*|\1|p' hack/helm-unittest/go.mod)
 PROMTOOL := bin/promtool-$(shell sed -n 's|.*github.com/prometheus/prometheus \(v[^ ]*\).*|\1|p' hack/promtool/go.mod)
 
+# What help shows first, in this order.
+EVERYDAY := demo test lint fmt generate manifests verify build
+
 .DEFAULT_GOAL := help
 .PHONY: help
 help: ## Show this help.
-	@awk 'BEGIN {FS = ":.*## "; print "Usage: make TARGET"} \
-		/^## / {printf "\n%s\n", substr($$0, 4)} \
-		/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "; n = split("$(EVERYDAY)", first, " "); for (i in first) shown[first[i]] = 1} \
+		/^## / {rest = rest "\n" substr($$0, 4) "\n"} \
+		/^[a-z-]+:.*## / {text[$$1] = sprintf("  %-15s %s\n", $$1, $$2); if (!($$1 in shown)) rest = rest text[$$1]} \
+		END {print "Usage: make TARGET\n\nEvery day (needs Go, git and make)"; for (i = 1; i <= n; i++) printf "%s", text[first[i]]; printf "%s", rest}' \
+		$(firstword $(MAKEFILE_LIST))
 
-## See it, test it (needs Go, git and make)
+## Test a part, or more (needs Go, git and make)
 
 # Ctrl-C ends the demo without an error of make. "go run" would print an exit status, and the shell would not pass on a SIGTERM.
 DEMO = trap 'exit 0' INT; echo "Building the demo, in a minute or two the first time."; \

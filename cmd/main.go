@@ -25,7 +25,7 @@ const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 func main() {
 	err := run(os.Args[1:])
-	if errors.Is(err, flag.ErrHelp) {
+	if errors.Is(err, flag.ErrHelp) || errors.Is(err, errVersion) {
 		return
 	}
 	if err != nil {
@@ -64,7 +64,10 @@ func run(args []string) error {
 	return operator.Run(ctx, restConfig, opts)
 }
 
-// parse reads the flags. It prints the usage only on request.
+// errVersion says that the version was asked for, and printed.
+var errVersion = errors.New("version requested")
+
+// parse reads the flags. It prints the usage or the version only on request, and returns flag.ErrHelp or errVersion then.
 func parse(args []string) (operator.Options, zap.Options, error) {
 	opts := operator.Options{Version: buildVersion()}
 	logOptions := zap.Options{}
@@ -72,6 +75,7 @@ func parse(args []string) (operator.Options, zap.Options, error) {
 	fs := flag.NewFlagSet("manager", flag.ContinueOnError)
 	var usage strings.Builder
 	fs.SetOutput(&usage)
+	printVersion := fs.Bool("version", false, "print the version and exit")
 	config.RegisterFlags(fs)
 	logOptions.BindFlags(fs)
 	fs.StringVar(&opts.MetricsBindAddress, "metrics-bind-address", "0", "address of the metrics endpoint, for example :8443; 0 turns it off")
@@ -107,6 +111,9 @@ func parse(args []string) (operator.Options, zap.Options, error) {
 		return opts, logOptions, err
 	case err != nil:
 		return opts, logOptions, fmt.Errorf("%w; see manager --help", err)
+	case *printVersion:
+		fmt.Println(opts.Version)
+		return opts, logOptions, errVersion
 	case fs.NArg() > 0:
 		return opts, logOptions, fmt.Errorf("unexpected argument %q; see manager --help", fs.Arg(0))
 	case watch != "" && len(opts.WatchNamespaces) == 0:

@@ -62,11 +62,17 @@ func TestParseKnowsTheNamespaceOfItsPod(t *testing.T) {
 	}
 }
 
-// TestManagerThatCannotStart runs the binary as a user does: one clear line, and exit status 1.
+// TestManagerThatCannotStart runs the binary as a user does: one clear line, and exit status 1; or the version, and exit status 0.
 func TestManagerThatCannotStart(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "manager")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-ldflags", "-X main.version=v1.2.3", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
+	}
+	for _, args := range [][]string{{"--version"}, {"--kubeconfig=none", "--max-concurrent-reconciles=0", "-version"}} {
+		out, err := exec.CommandContext(t.Context(), binary, args...).CombinedOutput()
+		if err != nil || string(out) != "v1.2.3\n" {
+			t.Errorf("%q: said %q and ended with %v, want the version and status 0", args, out, err)
+		}
 	}
 	kubeconfig := controlplane.StartForTest(t, controlplane.Options{}).KubeconfigPath() // without our CRDs
 	dead := filepath.Join(t.TempDir(), "dead")

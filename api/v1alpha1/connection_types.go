@@ -67,11 +67,11 @@ type TLSConfig struct {
 	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?([.][A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*$')",message="must be a host name: at most 253 letters, digits, '-' and '.', without scheme and port, for example grafana.example.com"
 	ServerName string `json:"serverName,omitempty"`
 
-	// insecureSkipVerify turns off the verification of Grafana's certificate.
-	// Whoever intercepts the traffic can then read the token and all values. The
-	// connection says TLSError unless the operator runs with --allow-insecure-tls;
-	// while it is in use, the message of Ready says so. Prefer caSecretRef.
-	// Defaults to false.
+	// insecureSkipVerify turns off the verification of Grafana's certificate. An
+	// attacker between the operator and Grafana can then read the token and all
+	// values. The connection says TLSError unless the operator runs with
+	// --allow-insecure-tls. While it is in use, the message of Ready says so. Prefer
+	// caSecretRef. Defaults to false.
 	//
 	// +optional
 	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
@@ -80,7 +80,7 @@ type TLSConfig struct {
 // ConnectionSpec is what the two kinds of connection share.
 //
 // The rules of url are here and not at url: the API server repeats the value of
-// a field whose own rule is violated, and this one may have a password.
+// a field that violates a rule of its own, and a URL may have a password.
 //
 // +kubebuilder:validation:XValidation:rule="self.url.matches('^[[:space:]]|^https?://[^/?#]')",message="must begin with http:// or https:// and name a host, for example https://acme.grafana.net",fieldPath=".url"
 // +kubebuilder:validation:XValidation:rule="size(self.url) <= 2048",message="must be at most 2048 characters",fieldPath=".url"
@@ -98,11 +98,11 @@ type ConnectionSpec struct {
 	// url is the address of Grafana: http or https, a host, optionally a port from
 	// 1 to 65535 and a path, at most 2048 characters in all, for example
 	// https://acme.grafana.net or http://[::1]:3000/grafana. It has no user, query
-	// or fragment. An IPv4 address is four decimal numbers. Link-local addresses,
-	// those of cloud metadata services and other addresses where no Grafana can be
-	// are never called, whatever name resolves to them. An installation may
-	// restrict the hosts further. A change means the same Grafana at another
-	// address: for another Grafana make another connection.
+	// or fragment. An IPv4 address is four decimal numbers. The operator never calls
+	// link-local addresses, those of cloud metadata services, and others that no
+	// Grafana can have, whatever name resolves to them. An installation may restrict
+	// the hosts further. A change means the same Grafana at another address. For
+	// another Grafana, create another connection.
 	//
 	// +required
 	// +kubebuilder:validation:MaxLength=4096
@@ -111,9 +111,9 @@ type ConnectionSpec struct {
 	// namespace is the organization or stack in Grafana: stacks-<id> for a stack
 	// of Grafana Cloud, where the id is shown on grafana.com in the details of the
 	// stack; elsewhere default for organization 1, and org-<id> from organization
-	// 2 on. Defaults to default. A host under .grafana.net needs stacks-<id>. It
-	// cannot be changed: another organization or stack is another connection.
-	// Secure values move there by their connectionRef.
+	// 2 on. A host under .grafana.net needs stacks-<id>. It cannot be changed. For
+	// another organization or stack, create another connection and name it in the
+	// connectionRef of the secure values that should move. Defaults to default.
 	//
 	// +optional
 	// +kubebuilder:default=default
@@ -137,8 +137,8 @@ type ConnectionSpec struct {
 	// +required
 	Credentials Credentials `json:"credentials"`
 
-	// tls says how the certificate of Grafana is verified. By default it must be
-	// for the host of url and from an authority that the operator's image trusts.
+	// tls says how the certificate of Grafana is verified. By default it must name
+	// the host of url, and be from an authority that the operator's image trusts.
 	//
 	// +optional
 	TLS *TLSConfig `json:"tls,omitempty"`
@@ -155,9 +155,9 @@ type ConnectionSpec struct {
 	ResyncPeriod string `json:"resyncPeriod,omitempty"`
 
 	// requestTimeout is how long one request to Grafana may take: 1s to 2m,
-	// written with m and s, for example 30s or 1m30s. It is also how long a write
-	// without an answer may still take effect, so that a deletion after one, or
-	// after a restart of the operator, waits as long. Defaults to 30s.
+	// written with m and s, for example 30s or 1m30s. A write without an answer may
+	// still take effect for as long. A deletion after such a write, or after a
+	// restart of the operator, therefore waits for that time. Defaults to 30s.
 	//
 	// +optional
 	// +kubebuilder:default="30s"
@@ -258,12 +258,21 @@ type ConnectionStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
 	// url is the address at which the operator last found Grafana with the secure
-	// values that are recorded on this connection. Where it differs from spec.url,
-	// the new address has not been confirmed yet.
+	// values that are recorded on this connection. It is absent before the first
+	// success. Where it differs from spec.url, the new address has not been
+	// confirmed yet.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
 	URL string `json:"url,omitempty"`
+
+	// clusterID identifies this cluster in the owner labels of its secure values in
+	// Grafana: the flag --cluster-id of the operator, or the UID of the namespace
+	// kube-system.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	ClusterID string `json:"clusterID,omitempty"`
 
 	// secureValues is how many GrafanaSecureValues use this connection, as of the
 	// last resync.
@@ -272,8 +281,8 @@ type ConnectionStatus struct {
 	SecureValues *int32 `json:"secureValues,omitempty"`
 
 	// orphanedValues is how many secure values in Grafana have an owner label of
-	// this cluster and no GrafanaSecureValue that owns them, as of the last resync;
-	// those that deletionPolicy Retain has left are among them. For a
+	// this cluster, and no GrafanaSecureValue that owns them, as of the last resync.
+	// It includes those that deletionPolicy Retain left there. For a
 	// GrafanaConnection only those of its own namespace count. The operator never
 	// deletes them.
 	//
@@ -316,13 +325,15 @@ var (
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:storageversion
-// +kubebuilder:resource:path=grafanaconnections,scope=Namespaced,shortName=gconn,categories=grafana
+// +kubebuilder:resource:path=grafanaconnections,scope=Namespaced,shortName=gconn,categories=secure-values
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether the last check of Grafana succeeded"
-// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of Ready"
-// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.spec.url`,description="The address of Grafana"
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of Ready"
+// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.status.url`,description="The address at which Grafana was last found"
 // +kubebuilder:printcolumn:name="Grafana Namespace",type=string,JSONPath=`.spec.namespace`,description="The organization or stack in Grafana"
 // +kubebuilder:printcolumn:name="Used By",type=integer,JSONPath=`.status.secureValues`,description="How many GrafanaSecureValues use the connection"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Orphaned",type=integer,JSONPath=`.status.orphanedValues`,priority=1,description="How many secure values in Grafana no object owns any more"
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1,description="The message of Ready: what is true, and what to do next"
 type GrafanaConnection struct {
 	metav1.TypeMeta `json:",inline"`
 
@@ -390,8 +401,8 @@ type AllowedNamespaces struct {
 	// selector matches the labels of the namespaces that may use the connection,
 	// for example {matchLabels: {team: observability}}; an empty selector matches
 	// every namespace. Required with from: Selector, forbidden otherwise. At most
-	// 64 labels and 64 expressions. Whoever may label a namespace can grant it this
-	// connection.
+	// 64 labels and 64 expressions. A user who may label a namespace can grant it
+	// this connection.
 	//
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="!has(self.matchLabels) || size(self.matchLabels) <= 64",message="must have at most 64 labels",fieldPath=".matchLabels"
@@ -427,9 +438,9 @@ type ClusterGrafanaConnectionSpec struct {
 	AllowedNamespaces AllowedNamespaces `json:"allowedNamespaces"`
 
 	// allowedDecrypters are the decrypters that a secure value of this connection
-	// may name: 1 to 64, no two alike, for example [synthetic-monitoring,
-	// k6-cloud]. A secure value that names another one is not written and says
-	// DecrypterNotAllowed; what it owns in Grafana stays, and can still be deleted.
+	// may name: 1 to 64, each once, for example [synthetic-monitoring, k6-cloud]. A
+	// secure value that names another one is not written, and says
+	// DecrypterNotAllowed. What it owns in Grafana stays, and can still be deleted.
 	// Absent: any decrypter.
 	//
 	// +optional
@@ -446,17 +457,17 @@ type ClusterGrafanaConnectionSpec struct {
 	// connection must begin with its namespace and a dot, for example
 	// team-a.sm-api-key. A namespace has no dot, so no two namespaces of a cluster
 	// can use the same name. Where several clusters share a Grafana, namespaces of
-	// one name have the same prefix. A secure value with another name is not
-	// written and says NameNotAllowed; what it owns in Grafana stays, and can still
+	// the same name have the same prefix. A secure value with another name is not
+	// written, and says NameNotAllowed. What it owns in Grafana stays, and can still
 	// be deleted. Defaults to false.
 	//
 	// +optional
 	RequireNamePrefix bool `json:"requireNamePrefix,omitempty"`
 
 	// adoption says whether the adoptionPolicy of a secure value may take over a
-	// value that exists in Grafana: Allowed; or Forbidden, so that a secure value
-	// with adoptionPolicy Adopt says AdoptionNotAllowed in its place. That a secure
-	// value takes over what another one of its namespace has left is no adoption.
+	// value that exists in Grafana: Allowed or Forbidden. With Forbidden, a secure
+	// value with adoptionPolicy Adopt says AdoptionNotAllowed. It is no adoption
+	// when a secure value takes over what another one of its namespace has left.
 	// Defaults to Allowed.
 	//
 	// +optional
@@ -483,13 +494,15 @@ type ClusterGrafanaConnectionSpec struct {
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:storageversion
-// +kubebuilder:resource:path=clustergrafanaconnections,scope=Cluster,shortName=cgconn,categories=grafana
+// +kubebuilder:resource:path=clustergrafanaconnections,scope=Cluster,shortName=cgconn,categories=secure-values
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether the last check of Grafana succeeded"
-// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of Ready"
-// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.spec.url`,description="The address of Grafana"
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of Ready"
+// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.status.url`,description="The address at which Grafana was last found"
 // +kubebuilder:printcolumn:name="Grafana Namespace",type=string,JSONPath=`.spec.namespace`,description="The organization or stack in Grafana"
 // +kubebuilder:printcolumn:name="Used By",type=integer,JSONPath=`.status.secureValues`,description="How many GrafanaSecureValues use the connection"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Orphaned",type=integer,JSONPath=`.status.orphanedValues`,priority=1,description="How many secure values in Grafana no object owns any more"
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1,description="The message of Ready: what is true, and what to do next"
 type ClusterGrafanaConnection struct {
 	metav1.TypeMeta `json:",inline"`
 

@@ -406,9 +406,9 @@ const MaxTargets = 16
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:storageversion
-// +kubebuilder:resource:path=grafanasecurevalues,scope=Namespaced,shortName=gsv,categories=grafana
+// +kubebuilder:resource:path=grafanasecurevalues,scope=Namespaced,shortName=gsv,categories=secure-values
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether Grafana holds what the spec and the Secret say"
-// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of Ready"
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of Ready"
 // +kubebuilder:printcolumn:name="Connection",type=string,JSONPath=`.status.desired.connection.name`,description="The connection that the spec resolves to"
 // +kubebuilder:printcolumn:name="Secure Value",type=string,JSONPath=`.status.desired.name`,description="The name of the secure value in Grafana"
 // +kubebuilder:printcolumn:name="Version",type=integer,JSONPath=`.status.targets[0].version`,description="The version that Grafana answered to the last write"
@@ -417,6 +417,7 @@ const MaxTargets = 16
 // +kubebuilder:printcolumn:name="Connection Kind",type=string,JSONPath=`.status.desired.connection.kind`,priority=1,description="The kind of the connection"
 // +kubebuilder:printcolumn:name="Secret",type=string,JSONPath=`.spec.valueFrom.secretKeyRef.name`,priority=1,description="The Secret that holds the value"
 // +kubebuilder:printcolumn:name="Key",type=string,JSONPath=`.spec.valueFrom.secretKeyRef.key`,priority=1,description="The key within the Secret"
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1,description="The message of Ready: what is true, and what to do next"
 type GrafanaSecureValue struct {
 	metav1.TypeMeta `json:",inline"`
 

@@ -4,19 +4,18 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -150,7 +149,8 @@ func TestColumnsOfASecureValue(t *testing.T) {
 	sv.Status = v1alpha1.GrafanaSecureValueStatus{
 		ObservedGeneration: sv.Generation,
 		Conditions: []metav1.Condition{{
-			Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSynced, LastTransitionTime: monthAgo,
+			Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSynced, Message: "In Grafana.",
+			LastTransitionTime: monthAgo,
 		}},
 		Desired: &v1alpha1.DesiredStatus{Connection: sv.Spec.ConnectionRef, Name: "in-grafana"},
 		Targets: []v1alpha1.TargetStatus{{
@@ -162,14 +162,15 @@ func TestColumnsOfASecureValue(t *testing.T) {
 	}
 	headings, cells := printed(t, config, "grafanasecurevalues", sv.Namespace, sv.Name)
 	want := []string{
-		"NAME", "READY", "STATUS", "CONNECTION", "SECURE VALUE", "VERSION", "LAST WRITE", "AGE", "CONNECTION KIND*", "SECRET*", "KEY*",
+		"NAME", "READY", "REASON", "CONNECTION", "SECURE VALUE", "VERSION", "LAST WRITE", "AGE", "CONNECTION KIND*", "SECRET*", "KEY*", "MESSAGE*",
 	}
 	if !slices.Equal(headings, want) {
 		t.Errorf("got columns %q, want %q", headings, want)
 	}
 	for heading, want := range map[string]any{
-		"NAME": "object", "READY": "True", "STATUS": "Synced", "CONNECTION": "prod", "SECURE VALUE": "in-grafana",
+		"NAME": "object", "READY": "True", "REASON": "Synced", "CONNECTION": "prod", "SECURE VALUE": "in-grafana",
 		"VERSION": float64(7), "LAST WRITE": "30d", "CONNECTION KIND": "GrafanaConnection", "SECRET": "sm", "KEY": "api-key",
+		"MESSAGE": "In Grafana.",
 	} {
 		if cells[heading] != want {
 			t.Errorf("%s is %v, want %v", heading, cells[heading], want)
@@ -188,50 +189,23 @@ func TestColumnsOfAConnection(t *testing.T) {
 		{clusterConnectionKind, "clustergrafanaconnections", &v1alpha1.ClusterGrafanaConnection{}},
 	} {
 		create(t, c, newObject(t, tc.kind, edit{"spec.namespace", "stacks-1234"}), tc.connection)
-		patch := `{"status":{"secureValues":3,"conditions":[{"type":"Ready","status":"False","reason":"Unauthorized",
-			"message":"","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`
+		patch := `{"status":{"url":"https://before.example.com","clusterID":"east","secureValues":3,"orphanedValues":2,
+			"conditions":[{"type":"Ready","status":"False","reason":"Unauthorized","message":"Make a new token.","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`
 		if err := c.Status().Patch(t.Context(), tc.connection, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
 			t.Fatal(err)
 		}
 		headings, cells := printed(t, config, tc.resource, tc.connection.GetNamespace(), tc.connection.GetName())
-		want := []string{"NAME", "READY", "STATUS", "URL", "GRAFANA NAMESPACE", "USED BY", "AGE"}
+		want := []string{"NAME", "READY", "REASON", "URL", "GRAFANA NAMESPACE", "USED BY", "AGE", "ORPHANED*", "MESSAGE*"}
 		if !slices.Equal(headings, want) {
 			t.Errorf("%s: got columns %q, want %q", tc.kind, headings, want)
 		}
 		for heading, want := range map[string]any{
-			"READY": "False", "STATUS": "Unauthorized", "URL": "https://grafana.example.com", "GRAFANA NAMESPACE": "stacks-1234",
-			"USED BY": float64(3),
+			"READY": "False", "REASON": "Unauthorized", "URL": "https://before.example.com", "GRAFANA NAMESPACE": "stacks-1234",
+			"USED BY": float64(3), "ORPHANED": float64(2), "MESSAGE": "Make a new token.",
 		} {
 			if cells[heading] != want {
 				t.Errorf("%s: %s is %v, want %v", tc.kind, heading, cells[heading], want)
 			}
-		}
-	}
-}
-
-func TestKindsAreFoundByTheirShortNames(t *testing.T) {
-	_, config := newClient(t)
-	api, err := discovery.NewDiscoveryClientForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	list, err := api.ServerResourcesForGroupVersion(v1alpha1.GroupVersion.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]string{}
-	for _, resource := range list.APIResources {
-		if strings.Contains(resource.Name, "/") {
-			continue
-		}
-		if !slices.Equal(resource.Categories, []string{"grafana"}) {
-			t.Errorf("%s has the categories %q, want grafana", resource.Kind, resource.Categories)
-		}
-		got[resource.Kind] = strings.Join(resource.ShortNames, ",")
-	}
-	for kind, want := range map[string]string{secureValueKind: "gsv", connectionKind: "gconn", clusterConnectionKind: "cgconn"} {
-		if got[kind] != want {
-			t.Errorf("%s has the short names %q, want %q", kind, got[kind], want)
 		}
 	}
 }
@@ -288,60 +262,57 @@ func read(t *testing.T, file string) []byte {
 
 func TestSamplesAreAccepted(t *testing.T) {
 	c, _ := newClient(t)
-	operator := &corev1.Namespace{}
-	operator.Name = "grafana-secure-value-operator-system"
-	if err := c.Create(t.Context(), operator); err != nil {
-		t.Fatal(err)
-	}
 	applied := map[string]*unstructured.Unstructured{}
 	for _, file := range manifests(t, "samples") {
-		for document := range strings.SplitSeq(string(read(t, file)), "\n---\n") {
-			object := &unstructured.Unstructured{}
-			if err := yaml.UnmarshalStrict([]byte(document), &object.Object); err != nil {
-				t.Fatal(err)
-			}
-			configuration := client.ApplyConfigurationFromUnstructured(object.DeepCopy())
-			if err := c.Apply(t.Context(), configuration, client.DryRunAll, client.FieldOwner("test")); err != nil {
-				t.Errorf("%s: %v", file, err)
-			}
-			applied[object.GetKind()+"/"+object.GetNamespace()+"/"+object.GetName()] = object
+		object := &unstructured.Unstructured{}
+		if err := yaml.UnmarshalStrict(read(t, file), &object.Object); err != nil {
+			t.Fatal(err)
 		}
+		configuration := client.ApplyConfigurationFromUnstructured(object.DeepCopy())
+		if err := c.Apply(t.Context(), configuration, client.DryRunAll, client.FieldOwner("test")); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		applied[object.GetKind()] = object
 	}
-
-	secretKey := func(namespace string, ref v1alpha1.SecretKeyReference) {
-		secret, found := applied["Secret/"+namespace+"/"+ref.Name]
-		if !found {
-			t.Errorf("the samples have no Secret %s in %s", ref.Name, namespace)
-			return
-		}
-		value, _, err := unstructured.NestedString(secret.Object, "stringData", ref.Key)
-		if err != nil || !strings.HasPrefix(value, "REPLACE-WITH-") {
-			t.Errorf("key %s of the sample %s/%s holds %q, want a placeholder", ref.Key, namespace, ref.Name, value)
-		}
-	}
-	var (
-		sv      v1alpha1.GrafanaSecureValue
-		local   v1alpha1.GrafanaConnection
-		cluster v1alpha1.ClusterGrafanaConnection
-	)
-	for key, typed := range map[string]any{
-		"GrafanaSecureValue/default/sm-api-key": &sv,
-		"GrafanaConnection/default/prod":        &local,
-		"ClusterGrafanaConnection//default":     &cluster,
+	sv, connection := &v1alpha1.GrafanaSecureValue{}, &v1alpha1.GrafanaConnection{}
+	for kind, typed := range map[string]any{
+		secureValueKind: sv, connectionKind: connection, clusterConnectionKind: &v1alpha1.ClusterGrafanaConnection{},
 	} {
-		if applied[key] == nil {
-			t.Fatalf("the samples have no %s", key)
+		if applied[kind] == nil {
+			t.Fatalf("the samples have no %s", kind)
 		}
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(applied[key].Object, typed); err != nil {
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(applied[kind].Object, typed, true); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if sv.Spec.ConnectionRef.Name != local.Name {
-		t.Errorf("the sample uses connection %q, and the sample of a connection is %q", sv.Spec.ConnectionRef.Name, local.Name)
+	if sv.Spec.ConnectionRef.Name != connection.Name || sv.Namespace != connection.Namespace {
+		t.Errorf("the sample uses %+v, and the sample of a connection is %s/%s", sv.Spec.ConnectionRef, connection.Namespace, connection.Name)
 	}
-	secretKey(sv.Namespace, sv.Spec.ValueFrom.SecretKeyRef)
-	secretKey(local.Namespace, local.Spec.Credentials.TokenSecretRef)
-	secretKey(operator.Name, cluster.Spec.Credentials.TokenSecretRef)
+}
+
+// TestSamplesShowWhatCanBeSet: each field of spec is in the sample of its kind, set or commented out. What a ClusterGrafanaConnection shares
+// with a GrafanaConnection need not be repeated.
+func TestSamplesShowWhatCanBeSet(t *testing.T) {
+	samples := ""
+	for _, file := range manifests(t, "samples") {
+		samples += string(read(t, file))
+	}
+	for _, file := range manifests(t, "crd", "bases") {
+		var crd apiextensionsv1.CustomResourceDefinition
+		if err := yaml.UnmarshalStrict(read(t, file), &crd); err != nil {
+			t.Fatal(err)
+		}
+		var walk func(path string, schema apiextensionsv1.JSONSchemaProps)
+		walk = func(path string, schema apiextensionsv1.JSONSchemaProps) {
+			for name, property := range schema.Properties {
+				if !regexp.MustCompile(`[ {]` + name + `:`).MatchString(samples) {
+					t.Errorf("%s: the samples do not show %s.%s", crd.Spec.Names.Kind, path, name)
+				}
+				walk(path+"."+name, property)
+			}
+		}
+		walk("spec", crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"])
+	}
 }
 
 func TestApplyingAgainChangesNothing(t *testing.T) {

@@ -120,6 +120,78 @@ var _ = Describe("The ConfigMap argocd-cm", func() {
 	})
 })
 
+// The tests that the repository of Argo CD wants beside each script, and runs. Here each object is held to our types and to kstatus too.
+var _ = Describe("resource_customizations", func() {
+	DescribeTable("have tests for each health script, which pass", func(kind string) {
+		var tests struct {
+			Tests []struct {
+				HealthStatus struct {
+					Status  string `json:"status"`
+					Message string `json:"message"`
+				} `json:"healthStatus"`
+				InputPath string `json:"inputPath"`
+			} `json:"tests"`
+		}
+		Expect(yaml.UnmarshalStrict([]byte(source(kind, "health_test.yaml")), &tests)).To(Succeed())
+		health, err := readScript(kind, "health.lua")
+		Expect(err).NotTo(HaveOccurred())
+		statuses, files := map[string]bool{}, []string{}
+		for _, test := range tests.Tests {
+			object := example(kind, test.InputPath)
+			Expect(health.run(object)).To(Equal(map[string]any{"status": test.HealthStatus.Status, "message": test.HealthStatus.Message}), test.InputPath)
+			_, err := judge(health, object)
+			Expect(err).NotTo(HaveOccurred(), test.InputPath)
+			statuses[test.HealthStatus.Status] = true
+			files = append(files, filepath.Base(test.InputPath))
+		}
+		Expect(statuses).To(And(HaveKey(healthy), HaveKey(progressing), HaveKey(degraded)))
+		kept, err := os.ReadDir(filepath.Join(customizations, kind, "testdata"))
+		Expect(err).NotTo(HaveOccurred())
+		for _, file := range kept {
+			Expect(files).To(ContainElement(file.Name()), "no test reads it")
+		}
+	},
+		Entry("of a GrafanaSecureValue", kindValue),
+		Entry("of a GrafanaConnection", string(v1alpha1.KindGrafanaConnection)),
+		Entry("of a ClusterGrafanaConnection", kindShared),
+	)
+
+	It("have a test of when the action is offered", func() {
+		var tests struct {
+			DiscoveryTests []struct {
+				InputPath string `json:"inputPath"`
+				Result    []struct {
+					Name     string `json:"name"`
+					Disabled bool   `json:"disabled"`
+				} `json:"result"`
+			} `json:"discoveryTests"`
+		}
+		Expect(yaml.UnmarshalStrict([]byte(source(kindValue, "actions/action_test.yaml")), &tests)).To(Succeed())
+		Expect(tests.DiscoveryTests).To(HaveLen(2))
+		for _, test := range tests.DiscoveryTests {
+			Expect(test.Result).To(HaveLen(1))
+			Expect(test.Result[0].Name).To(Equal("sync-now"))
+			Expect(offered(example(kindValue, "actions/"+test.InputPath))).NotTo(Equal(test.Result[0].Disabled), test.InputPath)
+		}
+	})
+})
+
+// example returns an object of a test of the customizations, which has to be one of our types.
+func example(kind, file string) *unstructured.Unstructured {
+	GinkgoHelper()
+	asJSON, err := yaml.YAMLToJSONStrict([]byte(source(kind, file)))
+	Expect(err).NotTo(HaveOccurred())
+	u := &unstructured.Unstructured{}
+	Expect(u.UnmarshalJSON(asJSON)).To(Succeed())
+	Expect(u.GetKind()).To(Equal(kind))
+	typed := map[string]client.Object{
+		kindValue: &v1alpha1.GrafanaSecureValue{}, kindShared: &v1alpha1.ClusterGrafanaConnection{},
+		string(v1alpha1.KindGrafanaConnection): &v1alpha1.GrafanaConnection{},
+	}
+	become(u, typed[kind])
+	return u
+}
+
 // source returns the text of a script.
 func source(kind, file string) string {
 	GinkgoHelper()

@@ -291,6 +291,7 @@ var _ = Describe("A change of url", func() {
 		sv := w.synced("api-key", "canary-1")
 		conn := w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)
 		Expect(conn.Status.URL).To(Equal(w.url))
+		Expect(conn.Status.ClusterID).To(Equal(clusterID))
 		w.reset()
 
 		url := w.anotherAddress(ignore)

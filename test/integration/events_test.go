@@ -108,6 +108,15 @@ var _ = Describe("Events", func() {
 			resume(w, sv)
 			w.eventuallySynced(sv)
 		}), "Normal Created", "Normal Suspended", "Normal Resumed"),
+		Entry("of a deletion in a pause that was blocked", then(func(w *world, sv *v1alpha1.GrafanaSecureValue) {
+			suspend(w, sv)
+			w.eventuallySuspended(sv, metav1.ConditionTrue)
+			grant := w.dropPermission(grafanatest.ActionDelete)
+			w.delete(sv)
+			w.eventually(sv, v1alpha1.ReasonDeletionBlocked)
+			grant()
+			w.eventuallyGone(sv)
+		}), "Normal Created", "Normal Suspended", "Warning DeletionBlocked", "Normal Deleted"),
 		Entry("of a Secret that was missing", func(w *world) *v1alpha1.GrafanaSecureValue {
 			sv := w.value("api-key")
 			w.create(sv)

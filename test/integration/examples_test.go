@@ -121,7 +121,7 @@ var _ = Describe("The example tree", func() {
 
 	DescribeTable("has objects that the API server takes, all of which find their connection", func(ctx SpecContext, tree string) {
 		w := newWorld(ctx)
-		w.namespaces("team-a")
+		w.namespaces("secure-values-team-a")
 		connections, values := w.built(tree+"/connections"), w.built(tree+"/secure-values")
 		for _, o := range append(connections, values...) {
 			w.dryRun(o)
@@ -164,7 +164,7 @@ var _ = Describe("The example tree", func() {
 			}
 			steps = append(steps, step.Metadata.Name)
 		}
-		Expect(steps).To(Equal([]string{"grafana-operator", "grafana-connections", "grafana-secure-values"}))
+		Expect(steps).To(Equal([]string{"secure-values-operator", "secure-values-connections", "secure-values-team-a"}))
 
 		objects := w.built(flux + "/operator")
 		release := strictly[fluxRelease](asYAML(only(objects, "HelmRelease")))

@@ -50,8 +50,16 @@ var cases = []struct {
 	},
 	{
 		alert: "GrafanaSecureValueOperatorAbsent", is: "where managers run and none leads",
-		series: map[string]string{`gsv_grafana_requests_total{` + prod + `,operation="list",code="200"}`: "5x180"},
+		series: map[string]string{`gsv_propagation_seconds_count{pod="a"}`: "5x180"},
 		fires:  []firing{{map[string]string{}, ""}},
+	},
+	{
+		alert: "GrafanaSecureValueOperatorAbsent", is: "of a cluster whose manager is gone",
+		series: map[string]string{
+			`gsv_propagation_seconds_count{cluster="east"}`: "5 stale", `gsv_oldest_pending_seconds{cluster="east"}`: "0 stale",
+			`gsv_propagation_seconds_count{cluster="west"}`: "5x180", `gsv_oldest_pending_seconds{cluster="west"}`: "0x180",
+		},
+		fires: []firing{{map[string]string{"cluster": "east"}, ""}},
 	},
 	{
 		alert: "GrafanaSecureValueOperatorAbsent", is: "not where one leads",
@@ -200,33 +208,16 @@ func TestAlerts(t *testing.T) {
 		if !known {
 			t.Fatalf("there is no alert %s", c.alert)
 		}
-		group := promtool.Group{Name: c.alert + " " + c.is, Interval: "1m"}
-		for _, series := range slices.Sorted(maps.Keys(c.series)) {
-			group.Series = append(group.Series, promtool.Series{Series: series, Values: c.series[series]})
-		}
+		group := promtool.Group{Name: c.alert + " " + c.is, Interval: "1m", Series: seriesOf(c.series, "")}
 		if len(c.fires) == 0 {
 			quiet[c.alert] = true
 			for at := 0; at <= 120; at += 5 {
 				group.AlertTests = append(group.AlertTests, promtool.AlertTest{EvalTime: fmt.Sprintf("%dm", at), Name: c.alert})
 			}
-			groups = append(groups, group)
-			continue
+		} else {
+			fired[c.alert] = true
+			group.AlertTests = firesIn(t, rule, c.fires, "")
 		}
-		fired[c.alert] = true
-		wait, err := model.ParseDuration(rule.For)
-		if err != nil {
-			t.Fatal(err)
-		}
-		before := promtool.AlertTest{EvalTime: (time.Duration(wait) - time.Minute).String(), Name: c.alert}
-		then := promtool.AlertTest{EvalTime: (time.Duration(wait) + 2*time.Minute).String(), Name: c.alert}
-		for _, f := range c.fires {
-			labels := maps.Clone(rule.Labels)
-			maps.Copy(labels, f.labels)
-			annotations := maps.Clone(rule.Annotations)
-			annotations["description"] = described(rule, f)
-			then.Expected = append(then.Expected, promtool.Firing{Labels: labels, Annotations: annotations})
-		}
-		group.AlertTests = append(group.AlertTests, before, then)
 		groups = append(groups, group)
 	}
 	for alert := range rules {
@@ -237,6 +228,70 @@ func TestAlerts(t *testing.T) {
 	if err := promtool.Run(t.Context(), t.TempDir(), groups); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestAlertsAreOfOneCluster: where clusters report to one Prometheus, each alert that fires in one of them fires for that one, whatever is
+// true in others.
+func TestAlertsAreOfOneCluster(t *testing.T) {
+	rules, _ := alerts(t)
+	tested := map[string]bool{}
+	var groups []promtool.Group
+	for _, c := range cases {
+		named := strings.Contains(fmt.Sprint(c.series), "cluster=") || strings.Contains(c.is, "nothing is scraped")
+		if len(c.fires) == 0 || named {
+			continue
+		}
+		tested[c.alert] = true
+		group := promtool.Group{Name: c.alert + " " + c.is + ", in one of several clusters", Interval: "1m", Series: seriesOf(c.series, "east")}
+		for i, other := range cases {
+			if other.alert == c.alert && len(other.fires) == 0 {
+				group.Series = append(group.Series, seriesOf(other.series, fmt.Sprintf("west-%d", i))...)
+			}
+		}
+		group.AlertTests = firesIn(t, rules[c.alert], c.fires, "east")
+		groups = append(groups, group)
+	}
+	if len(tested) != len(rules) {
+		t.Errorf("%d of %d alerts were tested", len(tested), len(rules))
+	}
+	if err := promtool.Run(t.Context(), t.TempDir(), groups); err != nil {
+		t.Error(err)
+	}
+}
+
+// seriesOf returns the series in order, with the label cluster unless that is empty.
+func seriesOf(values map[string]string, cluster string) []promtool.Series {
+	var all []promtool.Series
+	for _, series := range slices.Sorted(maps.Keys(values)) {
+		name := series
+		if cluster != "" {
+			name = strings.Replace(series, "{", fmt.Sprintf("{cluster=%q,", cluster), 1)
+		}
+		all = append(all, promtool.Series{Series: name, Values: values[series]})
+	}
+	return all
+}
+
+// firesIn expects the alert to be quiet until its time has come, and then to fire in the cluster, unless that is empty.
+func firesIn(t *testing.T, rule promtool.Rule, fires []firing, cluster string) []promtool.AlertTest {
+	t.Helper()
+	wait, err := model.ParseDuration(rule.For)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := promtool.AlertTest{EvalTime: (time.Duration(wait) - time.Minute).String(), Name: rule.Alert}
+	then := promtool.AlertTest{EvalTime: (time.Duration(wait) + 2*time.Minute).String(), Name: rule.Alert}
+	for _, f := range fires {
+		labels := maps.Clone(rule.Labels)
+		maps.Copy(labels, f.labels)
+		if cluster != "" {
+			labels["cluster"] = cluster
+		}
+		annotations := maps.Clone(rule.Annotations)
+		annotations["description"] = described(rule, f)
+		then.Expected = append(then.Expected, promtool.Firing{Labels: labels, Annotations: annotations})
+	}
+	return []promtool.AlertTest{before, then}
 }
 
 var value = regexp.MustCompile(`\{\{ \$value[^}]*\}\}`)

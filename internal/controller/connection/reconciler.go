@@ -167,7 +167,7 @@ func (r *Reconciler) report(ctx context.Context, conn v1alpha1.Connection, found
 		found.condition = inUse(id)
 	}
 	found.condition.Apply(&st.Conditions, conn.GetGeneration())
-	st.ObservedGeneration = conn.GetGeneration()
+	st.ObservedGeneration, st.ClusterID = conn.GetGeneration(), r.ClusterID
 	changed := !equality.Semantic.DeepEqual(old.GetStatus(), st)
 	if found.fresh && (changed || !found.first) {
 		n, err := r.users(ctx, conn, r.client, byConnection(IDFor(conn)))

@@ -198,23 +198,26 @@ func (r *Reconciler) conclude(sv *v1alpha1.GrafanaSecureValue, rec *record, err 
 	}
 }
 
-// announceReason tells a change of Ready's reason that is for the worse, or begins or ends a pause.
+// announceReason emits one event where Ready's reason changes for the worse, or a pause begins or ends. An end that finds something else
+// wrong is in the event about that.
 func (r *Reconciler) announceReason(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, old string, condition status.Condition) {
 	if old == condition.Reason {
 		return
 	}
-	if old == v1alpha1.ReasonSuspended {
-		r.recorder.Eventf(sv, nil, corev1.EventTypeNormal, "Resumed", "Sync", "spec.suspend is no longer true")
-	}
-	if condition.Class == status.None || condition.Class == status.Over {
+	switch condition.Class {
+	case status.None:
+		if old == v1alpha1.ReasonSuspended {
+			r.recorder.Eventf(sv, nil, corev1.EventTypeNormal, "Resumed", "Sync", "Resumed, because spec.suspend is no longer true")
+		}
 		return
+	case status.Over:
+		return
+	case status.Paused:
+		r.recorder.Eventf(sv, nil, corev1.EventTypeNormal, condition.Reason, "Sync", "Suspended, because %s", condition.Message)
+	case status.Time, status.Watch, status.Here, status.Elsewhere:
+		r.recorder.Eventf(sv, nil, corev1.EventTypeWarning, condition.Reason, "Sync", "%s", condition.Message)
 	}
 	ctrl.LoggerFrom(ctx).Info("Reason of Ready changed", "reason", condition.Reason, "message", condition.Message)
-	eventType := corev1.EventTypeWarning
-	if condition.Class == status.Paused {
-		eventType = corev1.EventTypeNormal
-	}
-	r.recorder.Eventf(sv, nil, eventType, condition.Reason, "Sync", "%s", condition.Message)
 }
 
 // announce tells each write to Grafana, once, in an event, the log and metrics.
@@ -252,7 +255,12 @@ func (c change) note(warnings []string) string {
 	note := fmt.Sprintf("%s secure value %s%s in %s", c.kind, c.target.Name, version, c.target.Namespace)
 	switch {
 	case c.kind == moved:
-		note = fmt.Sprintf("Moved secure value %s in %s to %s in %s", c.from.Name, c.from.Namespace, c.target.Name, c.target.Namespace)
+		from, to := "", "" // two Grafanas may have namespaces of one name
+		if c.from.Connection != c.target.Connection {
+			from = fmt.Sprintf(" of %s %s", c.from.Connection.Kind, c.from.Connection.Name)
+			to = fmt.Sprintf(" of %s %s", c.target.Connection.Kind, c.target.Connection.Name)
+		}
+		note = fmt.Sprintf("Moved secure value %s in %s%s to %s in %s%s", c.from.Name, c.from.Namespace, from, c.target.Name, c.target.Namespace, to)
 	case c.kind == driftCorrected:
 		note = fmt.Sprintf("Corrected secure value %s%s in %s, which was %s by another writer", c.target.Name, version, c.target.Namespace, c.drift)
 	case c.cause == causeLabels:

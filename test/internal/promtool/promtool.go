@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -52,13 +53,15 @@ func Alerts() (rules []Rule, file string, err error) {
 	return rules, file, nil
 }
 
-// Query is a query of a panel.
-type Query struct{ Panel, Expr string }
+// Query is a query of a panel, as it is in the dashboard.
+type Query struct{ Row, Panel, Expr, Legend string }
 
-// variables are what Grafana puts into the queries of the dashboards.
-var variables = strings.NewReplacer("$__rate_interval", "5m", "$namespace", ".*", "$connection", ".*")
+// In returns the query that Grafana makes of it, with what is chosen for each variable: a regular expression, ".*" for All.
+func (q Query) In(cluster, namespace, connection string) string {
+	return strings.NewReplacer("$__rate_interval", "5m", "$cluster", cluster, "$namespace", namespace, "$connection", connection).Replace(q.Expr)
+}
 
-// Queries returns the queries of the dashboards of the chart, as they are with every choice at All.
+// Queries returns the queries of the dashboards of the chart.
 func Queries() ([]Query, error) {
 	root, err := helm.Root()
 	if err != nil {
@@ -79,19 +82,23 @@ func Queries() ([]Query, error) {
 				Title   string `json:"title"`
 				Type    string `json:"type"`
 				Targets []struct {
-					Expr string `json:"expr"`
+					Expr   string `json:"expr"`
+					Legend string `json:"legendFormat"`
 				} `json:"targets"`
 			} `json:"panels"`
 		}
 		if err := json.Unmarshal(content, &dashboard); err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
+		row := ""
 		for _, panel := range dashboard.Panels {
-			if len(panel.Targets) == 0 && panel.Type != "row" {
+			if panel.Type == "row" {
+				row = panel.Title
+			} else if len(panel.Targets) == 0 {
 				return nil, fmt.Errorf("%s: panel %q asks nothing", file, panel.Title)
 			}
 			for _, target := range panel.Targets {
-				queries = append(queries, Query{panel.Title, variables.Replace(target.Expr)})
+				queries = append(queries, Query{row, panel.Title, target.Expr, target.Legend})
 			}
 		}
 	}
@@ -144,6 +151,11 @@ func NotEmpty(expr, at string) SampleTest {
 	return SampleTest{Expr: "count(" + expr + ") > bool 0", EvalTime: at, Expected: []Sample{{Labels: "{}", Value: 1}}}
 }
 
+// Nothing holds a query to return nothing but zeros.
+func Nothing(expr, at string) SampleTest {
+	return SampleTest{Expr: "count((" + expr + ") != 0) or vector(0)", EvalTime: at, Expected: []Sample{{Labels: "{}", Value: 0}}}
+}
+
 // Run runs the groups on the alerts of the chart, and writes what it needs into the directory. The error says what went wrong in them.
 func Run(ctx context.Context, dir string, groups []Group) error {
 	promtool, err := helm.Promtool()
@@ -174,6 +186,9 @@ func Run(ctx context.Context, dir string, groups []Group) error {
 
 var sampleLine = regexp.MustCompile(`^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})? (\S+)$`)
 
+// used are the beginnings of the metrics that alerts and dashboard use.
+var used = []string{"gsv_", "workqueue_longest_running_processor_seconds", "process_resident_memory_bytes", "process_cpu_seconds_total"}
+
 // Scraped returns the series on a metrics page that alerts and dashboard use, half an hour of them: gauges stay, and counters go on in
 // the same way.
 func Scraped(page string) []Series {
@@ -181,7 +196,7 @@ func Scraped(page string) []Series {
 	for line := range strings.Lines(page) {
 		line = strings.TrimSpace(line)
 		found := sampleLine.FindStringSubmatch(line)
-		if found == nil || !strings.HasPrefix(line, "gsv_") && !strings.HasPrefix(line, "workqueue_longest_running_processor_seconds") {
+		if found == nil || !slices.ContainsFunc(used, func(prefix string) bool { return strings.HasPrefix(line, prefix) }) {
 			continue
 		}
 		name, labels := found[1], found[2]
