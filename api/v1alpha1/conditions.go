@@ -11,6 +11,9 @@ const (
 
 	// ConditionStalled is True while a person has to act. It is absent otherwise, and never present together with Reconciling.
 	ConditionStalled = "Stalled"
+
+	// ConditionFresh, on a GrafanaSecureValue with spec.freshness, is True while its value is fresh. Ready does not depend on it.
+	ConditionFresh = "Fresh"
 )
 
 // Reasons of Ready on a GrafanaSecureValue. What to do about each: docs/reference/reasons.md.
@@ -30,6 +33,10 @@ const (
 	// ReasonKubernetesRefused, on a connection too: the API server, an admission policy, a quota or a missing right of the operator refuses
 	// a read or write of the operator. The message says which. The operator retries automatically.
 	ReasonKubernetesRefused = "KubernetesRefused"
+
+	// ReasonSourceFlapping: the Secret changed so often that the operator writes at most one changed value a minute, always the newest.
+	// Grafana may hold an outdated value until then.
+	ReasonSourceFlapping = "SourceFlapping"
 
 	// ReasonSecretNotFound: the Secret that valueFrom names does not exist in the object's namespace. Grafana keeps the last good value.
 	ReasonSecretNotFound = "SecretNotFound"

@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"time"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -143,6 +145,43 @@ type ValueSource struct {
 	SecretKeyRef SecretKeyReference `json:"secretKeyRef"`
 }
 
+// The bounds of freshness.maxAge, as in the schema.
+const (
+	// MinMaxAge is the shortest maxAge.
+	MinMaxAge = time.Hour
+	// MaxMaxAge is the longest maxAge: ten years.
+	MaxMaxAge = 87600 * time.Hour
+)
+
+// Freshness says until when the value is fresh.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.maxAge) || has(self.expirationTime)",message="must give maxAge or expirationTime, or both: otherwise leave freshness out"
+type Freshness struct {
+	// maxAge is how long after status.lastRotationTime the value is fresh: 1h to
+	// 87600h (ten years), written with h, m and s, for example 2160h for 90 days.
+	// After that Fresh is False with reason Overdue, until the value is rotated.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="self != '' && size(self) <= 32 && self.matches('^([0-9]{1,5}([.][0-9]{1,9})?h)?([0-9]{1,7}([.][0-9]{1,9})?m)?([0-9]{1,9}([.][0-9]{1,9})?s)?$') && duration(self) >= duration('1h') && duration(self) <= duration('87600h')",message="must be from 1h to 87600h, written with h, m and s in at most 32 characters, for example 2160h for 90 days"
+	MaxAge string `json:"maxAge,omitempty"`
+
+	// expirationTime is when the present value expires at its source, in RFC 3339,
+	// for example 2027-01-31T00:00:00Z. From then on Fresh is False with reason
+	// Expired, also where the value was rotated meanwhile: set the time at which
+	// the new value expires.
+	//
+	// +optional
+	ExpirationTime *metav1.Time `json:"expirationTime,omitempty"`
+}
+
+// Age returns maxAge. It reports false where maxAge is absent, or is none that
+// the schema allows.
+func (f *Freshness) Age() (time.Duration, bool) {
+	age, err := time.ParseDuration(f.MaxAge)
+	return age, err == nil && age >= MinMaxAge && age <= MaxMaxAge
+}
+
 // GrafanaSecureValueSpec is the desired state of a GrafanaSecureValue.
 type GrafanaSecureValueSpec struct {
 	// connectionRef names the connection through which the value is written: which
@@ -198,6 +237,13 @@ type GrafanaSecureValueSpec struct {
 	//
 	// +required
 	ValueFrom ValueSource `json:"valueFrom"`
+
+	// freshness says until when the value is fresh, which the condition Fresh
+	// reports. It gives at least one of maxAge and expirationTime. It writes nothing
+	// to Grafana, and Ready does not depend on it. Absent: no condition Fresh.
+	//
+	// +optional
+	Freshness *Freshness `json:"freshness,omitempty"`
 
 	// deletionPolicy says what happens to the secure value in Grafana when this
 	// object is deleted, or moves away from it by a change of name or
@@ -354,7 +400,9 @@ type GrafanaSecureValueStatus struct {
 	// conditions has Ready after the first reconcile: its reason is a word from a
 	// documented list, and its message says what to do next. It also has
 	// Reconciling while the operator retries or waits for something that it
-	// watches, or Stalled while a person has to act; never both.
+	// watches, or Stalled while a person has to act; never both. With
+	// spec.freshness it has Fresh: True while the value is fresh, False when it is
+	// Overdue or Expired, Unknown before the first write to Grafana.
 	//
 	// +optional
 	// +listType=map
@@ -376,6 +424,13 @@ type GrafanaSecureValueStatus struct {
 	//
 	// +optional
 	Desired *DesiredStatus `json:"desired,omitempty"`
+
+	// lastRotationTime is when Grafana last accepted a value that differed because
+	// its source differed; the first write counts. A correction of drift, sync-now,
+	// a move, and an edit of description or decrypters do not change it.
+	//
+	// +optional
+	LastRotationTime *metav1.Time `json:"lastRotationTime,omitempty"`
 
 	// lastSyncNow is the content of the annotation
 	// grafana.securevalues.io/sync-now that was last answered by a write to

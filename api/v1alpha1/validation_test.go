@@ -105,6 +105,7 @@ const (
 	versionRule     = "must be a version of the API secret.grafana.app, for example v1beta1"
 	resyncRule      = "must be from 5s to 168h, or 0s to turn it off, written with h, m and s in at most 32 characters"
 	timeoutRule     = "must be from 1s to 2m, written with m and s in at most 32 characters"
+	maxAgeRule      = "must be from 1h to 87600h, written with h, m and s in at most 32 characters"
 	serverNameRule  = "must be a host name: at most 253 letters, digits, '-' and '.', without scheme and port"
 	expressionRule  = "must have values with In and NotIn, and none with Exists and DoesNotExist"
 )
@@ -219,6 +220,13 @@ func TestBadInputIsRefusedWithOneSentence(t *testing.T) {
 		{"apiVersion with its group", connectionKind, []edit{{"spec.apiVersion", "secret.grafana.app/v1beta1"}}, "spec.apiVersion", versionRule},
 		{"apiVersion of 64 characters", connectionKind, []edit{{"spec.apiVersion", "v" + strings.Repeat("1", 63)}}, "spec.apiVersion", versionRule},
 
+		{"freshness of nothing", secureValueKind, []edit{{"spec.freshness", map[string]any{}}}, "spec.freshness", "must give maxAge or expirationTime, or both"},
+		{"maxAge in days", secureValueKind, []edit{{"spec.freshness.maxAge", "90d"}}, "spec.freshness.maxAge", maxAgeRule},
+		{"maxAge of less than an hour", secureValueKind, []edit{{"spec.freshness.maxAge", "59m59s"}}, "spec.freshness.maxAge", maxAgeRule},
+		{"maxAge of more than ten years", secureValueKind, []edit{{"spec.freshness.maxAge", "87600h1s"}}, "spec.freshness.maxAge", maxAgeRule},
+		{"maxAge beyond all time", secureValueKind, []edit{{"spec.freshness.maxAge", "9999999999999h"}}, "spec.freshness.maxAge", maxAgeRule},
+		{"empty maxAge", secureValueKind, []edit{{"spec.freshness.maxAge", ""}}, "spec.freshness.maxAge", maxAgeRule},
+		{"maxAge of 33 characters", secureValueKind, []edit{{"spec.freshness.maxAge", "00001.00000000h000001.00000000m1s"}}, "spec.freshness.maxAge", maxAgeRule},
 		{"resyncPeriod in days", connectionKind, []edit{{"spec.resyncPeriod", "1d"}}, "spec.resyncPeriod", resyncRule},
 		{"resyncPeriod beyond all time", connectionKind, []edit{{"spec.resyncPeriod", "99999999999999999999h"}}, "spec.resyncPeriod", resyncRule},
 		{"resyncPeriod of 4.999s", connectionKind, []edit{{"spec.resyncPeriod", "4.999s"}}, "spec.resyncPeriod", resyncRule},
@@ -404,6 +412,10 @@ func TestInputAtTheBoundsIsAccepted(t *testing.T) {
 		{"host that only looks like Grafana Cloud", connectionKind, []edit{{"spec.url", "https://acme-grafana.net/x.grafana.net"}}},
 		{"apiVersion v1", connectionKind, []edit{{"spec.apiVersion", "v1"}}},
 		{"apiVersion v0alpha1", connectionKind, []edit{{"spec.apiVersion", "v0alpha1"}}},
+		{"maxAge of an hour", secureValueKind, []edit{{"spec.freshness.maxAge", "60m"}}},
+		{"maxAge of ten years", secureValueKind, []edit{{"spec.freshness.maxAge", "87600h"}}},
+		{"maxAge of 32 characters", secureValueKind, []edit{{"spec.freshness.maxAge", "00001.0000000h000001.00000000m1s"}}},
+		{"expirationTime alone", secureValueKind, []edit{{"spec.freshness.expirationTime", "2027-01-31T00:00:00+01:00"}}},
 		{"resyncPeriod off", connectionKind, []edit{{"spec.resyncPeriod", "0s"}}},
 		{"resyncPeriod of 5s", connectionKind, []edit{{"spec.resyncPeriod", "5s"}}},
 		{"resyncPeriod of a week", connectionKind, []edit{{"spec.resyncPeriod", "168h"}}},

@@ -53,6 +53,7 @@ var (
 
 	fleet = &collector{
 		values:   describe("gsv_secure_values", "GrafanaSecureValues, by connection and reason of Ready; reason is empty before the first reconcile.", connectionLabels("reason")...),
+		overdue:  describe("gsv_overdue_values", "GrafanaSecureValues whose value is not fresh any more, by connection and reason of Fresh: Overdue, Expired.", connectionLabels("reason")...),
 		ready:    describe("gsv_connection_ready", "1 while the connection is Ready, else 0. A connection that is being deleted is not.", connectionLabels()...),
 		breaker:  describe("gsv_connection_breaker_open", "1 while calls to Grafana are held back because they fail, or because Grafana asked to wait; else 0.", connectionLabels()...),
 		queued:   describe("gsv_queued", "Objects that wait for their turn on the connection, or for its recovery.", connectionLabels()...),
@@ -116,6 +117,7 @@ type ConnectionState struct {
 // Source reports the present state of all objects and connections. Its functions must be safe for use by several goroutines.
 type Source struct {
 	Values        func() map[ValueState]int
+	Overdue       func() map[ValueState]int // by the reason of Fresh
 	Connections   func() []ConnectionState
 	OldestPending func() time.Duration
 
@@ -133,12 +135,12 @@ func Unset(s *Source) { s.unset.Store(true) }
 type collector struct {
 	source atomic.Pointer[Source]
 
-	values, ready, breaker, queued, orphaned, pending *prometheus.Desc
+	values, overdue, ready, breaker, queued, orphaned, pending *prometheus.Desc
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.values, c.ready, c.breaker, c.queued, c.orphaned, c.pending} {
+	for _, d := range []*prometheus.Desc{c.values, c.overdue, c.ready, c.breaker, c.queued, c.orphaned, c.pending} {
 		ch <- d
 	}
 }
@@ -158,6 +160,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	asNumber := map[bool]float64{true: 1}
 	for state, n := range source.Values() {
 		gauge(c.values, float64(n), connectionValues(state.Connection, state.Reason)...)
+	}
+	for state, n := range source.Overdue() {
+		gauge(c.overdue, float64(n), connectionValues(state.Connection, state.Reason)...)
 	}
 	for _, s := range source.Connections() {
 		id := connectionValues(s.Connection)

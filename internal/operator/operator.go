@@ -69,6 +69,8 @@ type Options struct {
 
 	// SkipNameValidation lets one process start more than one manager, as tests do.
 	SkipNameValidation bool
+	// RotationPeriod is in how long each object may write one changed value after its burst; 0: a minute. Tests change Secrets more often.
+	RotationPeriod time.Duration
 }
 
 func (o Options) validate() error {
@@ -167,14 +169,12 @@ func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manag
 		return nil, err
 	}
 	values, err := securevalue.Setup(ctx, mgr, connections, keys, securevalue.Options{
-		ClusterID:               clusterID,
-		Served:                  opts.served(),
-		MaxConcurrentReconciles: opts.MaxConcurrentReconciles,
+		ClusterID: clusterID, Served: opts.served(), MaxConcurrentReconciles: opts.MaxConcurrentReconciles, RotationPeriod: opts.RotationPeriod,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("controller of GrafanaSecureValue: %w", err)
 	}
-	source := &metrics.Source{Values: values.States, Connections: connections.States, OldestPending: values.OldestPending}
+	source := &metrics.Source{Values: values.States, Overdue: values.Overdue, Connections: connections.States, OldestPending: values.OldestPending}
 	leads := manager.RunnableFunc(func(ctx context.Context) error { // with the lease, as any runnable that says nothing else
 		values.Leads()
 		metrics.SetSource(source)

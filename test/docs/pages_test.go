@@ -63,7 +63,7 @@ func TestReadmeIsShort(t *testing.T) {
 
 // foreign are the groups of other projects in the pages, whose kinds the server does not have.
 var foreign = []string{
-	"argoproj.io/", "external-secrets.io/", "grafana.integreatly.org/", "helm.toolkit.fluxcd.io/", "kustomize.config.k8s.io/",
+	"argoproj.io/", "external-secrets.io/", "generators.external-secrets.io/", "grafana.integreatly.org/", "helm.toolkit.fluxcd.io/", "kustomize.config.k8s.io/",
 	"kustomize.toolkit.fluxcd.io/", "source.toolkit.fluxcd.io/", "monitoring.coreos.com/",
 }
 

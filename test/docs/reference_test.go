@@ -31,6 +31,8 @@ func TestReasons(t *testing.T) {
 
 	page := text(t, "docs/reference/reasons.md")
 	object, connection, _ := strings.Cut(page, "\n## On a connection\n")
+	_, fresh, _ := strings.Cut(object, "\n## Of the condition Fresh\n")
+	compare(t, "reasons.md, Fresh", table(t, fresh, "| reason |"), all(text(t, "api/v1alpha1/freshness.go"), `(?m)^\tReason\w+ += "(\w+)"$`))
 	compare(t, "reasons.md, GrafanaSecureValue", table(t, object, "| reason |"), ofObjects)
 	compare(t, "reasons.md, connection", table(t, connection, "| reason |"), ofConnections)
 }

@@ -40,6 +40,7 @@ func TestMain(m *testing.M) {
 		err = operator.Run(ctrl.SetupSignalHandler(), config, operator.Options{
 			MetricsBindAddress: "0", HealthProbeBindAddress: probes, LeaderElect: true, MaxConcurrentReconciles: 64,
 			OperatorNamespace: operatorNamespace, ClusterID: clusterID, NamespacedConnections: true, Version: "test",
+			RotationPeriod: time.Nanosecond, // they rotate as fast as they can
 		})
 	}
 	if err != nil {

@@ -2,9 +2,11 @@ package integration
 
 import (
 	"strings"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
@@ -31,6 +33,12 @@ var _ = Describe("Alerts and dashboard", func() {
 		waiting.Spec.ValueFrom.SecretKeyRef.Name = "missing"
 		w.create(waiting)
 		w.eventually(waiting, v1alpha1.ReasonSecretNotFound)
+
+		expired := w.valueWithSecret("expired", "canary-4")
+		expired.Spec.Freshness = &v1alpha1.Freshness{ExpirationTime: &metav1.Time{Time: time.Now().Add(-time.Hour)}}
+		w.create(expired)
+		w.eventuallySynced(expired)
+		Expect(freshOf(expired)).To(Equal("False Expired"))
 
 		blocked := w.syncedFrom("blocked", "canary-3")
 		w.dropPermission(grafanatest.ActionDelete)

@@ -64,6 +64,7 @@ var outcomes = map[string]outcome{
 	v1alpha1.ReasonInUse:               waits,
 	v1alpha1.ReasonReleased:            waits, // of an object that is being deleted, which kstatus calls Terminating
 	v1alpha1.ReasonKubernetesRefused:   waits,
+	v1alpha1.ReasonSourceFlapping:      waits,
 
 	v1alpha1.ReasonValueTooLarge:        fails,
 	v1alpha1.ReasonSourceNotAllowed:     fails,

@@ -351,5 +351,5 @@ var knownReasons = []string{
 	v1alpha1.ReasonAPINotServed, v1alpha1.ReasonTLSError, v1alpha1.ReasonRedirectRefused, v1alpha1.ReasonCredentialsNotFound,
 	v1alpha1.ReasonUnreachable, v1alpha1.ReasonInvalidResponse, v1alpha1.ReasonRateLimited, v1alpha1.ReasonLabelsNotKept,
 	v1alpha1.ReasonValuesMissing, v1alpha1.ReasonInUse, v1alpha1.ReasonKubernetesRefused, v1alpha1.ReasonReleased,
-	v1alpha1.ReasonAdoptionNotAllowed, v1alpha1.ReasonSourceNotAllowed,
+	v1alpha1.ReasonAdoptionNotAllowed, v1alpha1.ReasonSourceNotAllowed, v1alpha1.ReasonSourceFlapping,
 }

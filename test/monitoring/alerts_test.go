@@ -174,6 +174,17 @@ var cases = []struct {
 		series: map[string]string{"gsv_secure_values{" + prod + `,reason="ConnectionNotReady"}`: "9x180", "gsv_connection_ready{" + prod + "}": "0x180"},
 	},
 	{
+		alert: "GrafanaSecureValueOverdue", is: "by reason",
+		series: map[string]string{
+			"gsv_overdue_values{" + prod + `,reason="Overdue"}`: "2x180", "gsv_overdue_values{" + prod + `,reason="Expired"}`: "1x180",
+		},
+		fires: []firing{{inProd("reason", "Overdue"), "2"}, {inProd("reason", "Expired"), "1"}},
+	},
+	{
+		alert: "GrafanaSecureValueOverdue", is: "not where they are rotated within minutes",
+		series: map[string]string{"gsv_overdue_values{" + prod + `,reason="Overdue"}`: "2x10 stale"},
+	},
+	{
 		alert: "GrafanaSecureValueDeletionBlocked", is: "where objects cannot go",
 		series: map[string]string{"gsv_secure_values{" + prod + `,reason="DeletionBlocked"}`: "3x180"},
 		fires:  []firing{{inProd(), "3"}},

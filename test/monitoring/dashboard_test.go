@@ -23,6 +23,7 @@ func scrape(cluster string) []promtool.Series {
 		"gsv_connection_ready" + inCluster + shared + `}`:                                            "1x30",
 		"gsv_connection_breaker_open" + inCluster + prod + `}`:                                       "1x30",
 		"gsv_queued" + inCluster + prod + `}`:                                                        "2x30",
+		"gsv_overdue_values" + inCluster + prod + `,reason="Overdue"}`:                               "1x30",
 		"gsv_orphaned_values" + inCluster + prod + `}`:                                               "3x30",
 		"gsv_grafana_requests_total" + inCluster + prod + `,operation="update",code="200"}`:          "0+9x30",
 		"gsv_grafana_requests_total" + inCluster + prod + `,operation="update",code="503"}`:          "0+9x30",

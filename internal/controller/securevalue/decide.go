@@ -131,10 +131,12 @@ func isLost(want *desired, seen observed) bool {
 
 // sameValue reports whether the desired value is the recorded one: read from the same version of the same key, or of the same fingerprint.
 func sameValue(want *desired, record *v1alpha1.TargetStatus) bool {
-	if record == nil || record.Source == nil {
-		return false
-	}
-	return *record.Source == want.source || fingerprint.Equal(record.Fingerprint, want.fingerprint)
+	return record != nil && isValueOf(record, want.source, want.fingerprint)
+}
+
+// isValueOf reports whether a record is of the value with that source, or with that fingerprint at the target of the record.
+func isValueOf(record *v1alpha1.TargetStatus, source v1alpha1.SourceStatus, print string) bool {
+	return record.Source != nil && (*record.Source == source || fingerprint.Equal(record.Fingerprint, print))
 }
 
 // differs reports whether what Grafana showed is not what is desired.

@@ -49,6 +49,8 @@ type desired struct {
 	value       grafana.Value
 	source      v1alpha1.SourceStatus
 	fingerprint string
+	rotated     bool   // the value is not the one that the object wrote last, wherever that was
+	origin      string // of the Secret, in sentences
 }
 
 // desired returns what the target that spec names shall have, without its value. The connection must be there, and allow it.
@@ -76,6 +78,11 @@ func (r *Reconciler) desired(ctx context.Context, sv *v1alpha1.GrafanaSecureValu
 	if n := len(want.token); want.again && n > maxTokenBytes {
 		return nil, invalidSpec("The annotation %s is longer than %d bytes. Give it a shorter token, for example $(date +%%s).",
 			v1alpha1.AnnotationSyncNow, maxTokenBytes)
+	}
+	if f := sv.Spec.Freshness; f != nil && f.MaxAge != "" {
+		if _, ok := f.Age(); !ok {
+			return nil, invalidSpec("spec.freshness.maxAge is %q. Use a duration from 1h to 87600h, for example 2160h for 90 days.", f.MaxAge)
+		}
 	}
 	if err := want.validate(); err != nil {
 		return nil, err
@@ -225,8 +232,15 @@ func (r *Reconciler) readSource(ctx context.Context, sv *v1alpha1.GrafanaSecureV
 		return err
 	}
 	want.source = v1alpha1.SourceStatus{Name: ref.Name, Key: ref.Key, UID: secret.UID, ResourceVersion: secret.ResourceVersion}
-	t := want.target
-	want.fingerprint = key.Of(content, string(sv.UID), string(t.Connection.Kind), t.Connection.Name, t.Namespace, t.Name)
+	fingerprintAt := func(t ownership.Target) string {
+		return key.Of(content, string(sv.UID), string(t.Connection.Kind), t.Connection.Name, t.Namespace, t.Name)
+	}
+	want.fingerprint, want.origin = fingerprintAt(want.target), originOf(secret)
+	want.rotated = true
+	if len(sv.Status.Targets) > 0 { // the first is the one that was written last
+		last := sv.Status.Targets[0]
+		want.rotated = !isValueOf(&last, want.source, fingerprintAt(ownership.TargetOf(last)))
+	}
 	return nil
 }
 

@@ -50,6 +50,12 @@ func (r *Reconciler) ensure(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 	if err := r.readSource(ctx, sv, want); err != nil {
 		return err
 	}
+	rec.rotation = seen.settled && !want.again && !sameValue(want, seen.record)
+	if rec.rotation {
+		if err := r.mayRotate(sv); err != nil {
+			return err
+		}
+	}
 	seen.candidate = r.connections.MayHaveDrifted(keyOf(sv))
 	seen.limit = r.memory.limitReached(keyOf(sv), r.now())
 	if step, _ := decide(want, seen); step == keep {

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 
@@ -31,6 +32,7 @@ type remembered struct {
 	changedAt   time.Time // the first change not yet reflected in Grafana or in status
 	rotatedAt   time.Time // the same of the Secret
 	corrections [maxCorrections]time.Time
+	rotations   *rate.Limiter // of changed values; nil before the first
 }
 
 // with calls f with what is remembered of an object.

@@ -57,6 +57,8 @@ type Reconciler struct {
 	memory      memory
 	retries     workqueue.TypedRateLimiter[types.NamespacedName] // of what time may heal
 	rechecks    workqueue.TypedRateLimiter[types.NamespacedName] // of what a person must fix elsewhere
+
+	rotationPeriod time.Duration
 }
 
 // Reconcile brings Grafana in line with the object, then reports how that went. A reconcile that has begun is not cut off when the
@@ -132,6 +134,9 @@ func (r *Reconciler) sync(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, 
 	}
 	want, err := r.desired(ctx, sv)
 	if err != nil {
+		return err
+	}
+	if err := r.holdBack(sv, want); err != nil {
 		return err
 	}
 	if r.isWritten(ctx, sv, want) {

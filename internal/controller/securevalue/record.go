@@ -26,6 +26,10 @@ type record struct {
 	answered string    // the token of sync-now that a write has answered
 	asked    bool      // Grafana showed that the wanted target is as it shall be, or it was written
 	drift    driftKind // what the write corrected
+
+	rotation  bool         // the Secret alone changed, which is limited
+	rotatedAt *metav1.Time // when a value was written that differs because its source does; nil keeps the old time
+	origin    *string      // of the Secret; nil if that was not read
 }
 
 // change is one write to Grafana, or a value that was left there.
@@ -113,12 +117,16 @@ func (rec *record) own(want *desired, found *grafana.SecureValue, write *change,
 		rec.changes = append(rec.changes, *write)
 		rec.drift = write.drift
 	}
+	if write != nil && want.rotated {
+		rec.rotatedAt = target.LastWriteTime
+	}
 	if want.again && write != nil {
 		rec.answered = want.token
 	}
 	rec.asked = rec.asked || found != nil
 	rec.written = append(rec.written, want.target)
 	rec.targets = append([]v1alpha1.TargetStatus{target}, slices.DeleteFunc(rec.targets, isTarget(want.target))...)
+	rec.origin = &want.origin
 	rec.message, rec.warnings = readyMessage(target, want.warnings()), want.warnings()
 }
 

@@ -21,13 +21,17 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
 
-// waitError says that a target is not released yet, and that there is nothing to report for so short a time.
+// waitError says how long to wait. Without a condition there is nothing to report for so short a time, for example before a target is
+// released.
 type waitError struct {
 	after time.Duration
 	what  string
+	says  error // what to report meanwhile; may be nil
 }
 
 func (e *waitError) Error() string { return fmt.Sprintf("wait %s for %s", e.after, e.what) }
+
+func (e *waitError) Unwrap() error { return e.says }
 
 // release makes targets none of the object's any more. One that cannot be released does not keep the others; the error that says most is
 // returned. Wanted is what the spec of a living object names; nil where the object is being deleted.
@@ -95,7 +99,7 @@ func (r *Reconciler) leave(
 	if err != nil {
 		return err
 	}
-	unknown := &waitError{r.untilOutcomeKnown(session), "the outcome of an earlier write"}
+	unknown := &waitError{after: r.untilOutcomeKnown(session), what: "the outcome of an earlier write"}
 	switch d.decide() {
 	case waitForOwner:
 		return r.waitFor(d.owner)

@@ -46,7 +46,7 @@ func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 	}
 	condition, known := conditionOf(sv, rec, err)
 	if !ended {
-		old := status.Reason(sv.Status.Conditions)
+		old, oldStale := status.Reason(sv.Status.Conditions), staleReason(sv.Status.Conditions)
 		changed, writeErr := r.writeStatus(ctx, sv, rec, condition, known)
 		switch {
 		case apierrors.IsNotFound(writeErr):
@@ -63,6 +63,9 @@ func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 		if changed && known {
 			r.announceReason(ctx, sv, old, condition)
 		}
+		if changed {
+			r.announceStale(ctx, sv, oldStale)
+		}
 		if drift, ok := errors.AsType[*driftError](err); ok && known && old != condition.Reason {
 			metrics.Drift(string(drift.kind))
 		}
@@ -72,7 +75,8 @@ func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 	if known {
 		r.memory.reported(keyOf(sv))
 	}
-	return r.result(keyOf(sv), err)
+	result, err := r.result(keyOf(sv), err)
+	return r.untilStale(sv, result), err
 }
 
 // conditionOf returns what to say of the object. It reports false where nothing new is known, which includes that an old target is not
@@ -106,6 +110,12 @@ func (r *Reconciler) writeStatus(
 		if known && next.Status.ObservedGeneration <= generation {
 			condition.Apply(&next.Status.Conditions, generation)
 			next.Status.ObservedGeneration, next.Status.Desired = generation, desired
+		}
+		if rec.rotatedAt != nil {
+			next.Status.LastRotationTime = rec.rotatedAt
+		}
+		if sv.Generation == generation && next.Status.ObservedGeneration == generation {
+			r.applyFresh(ctx, next, rec)
 		}
 		if equality.Semantic.DeepEqual(sv.Status, next.Status) {
 			return changed, err
@@ -189,6 +199,9 @@ func (r *Reconciler) conclude(sv *v1alpha1.GrafanaSecureValue, rec *record, err 
 		r.memory.corrected(key, r.now())
 	case wrote:
 		r.memory.wroteOwn(key)
+	}
+	if wrote && rec.rotation {
+		r.memory.rotated(key, r.rotationPeriod, r.now())
 	}
 	if rec.message == "" {
 		return

@@ -1,6 +1,7 @@
 package securevalue
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -59,6 +60,8 @@ type Options struct {
 	Served connection.Served
 	// MaxConcurrentReconciles bounds the objects that are reconciled at a time.
 	MaxConcurrentReconciles int
+	// RotationPeriod is in how long each object may write one changed value after its burst; 0: a minute.
+	RotationPeriod time.Duration
 }
 
 // Setup adds the controller to the manager.
@@ -77,6 +80,8 @@ func Setup(
 		leadingFrom: sync.OnceValue(time.Now),
 		retries:     workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](firstRetry, lastRetry),
 		rechecks:    workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](firstRecheck, lastRecheck),
+
+		rotationPeriod: cmp.Or(opts.RotationPeriod, rotationPeriod),
 	}
 	for field, keys := range map[string]client.IndexerFunc{secretIndex: bySecret, nameIndex: byName, takenIndex: byTaken} {
 		if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.GrafanaSecureValue{}, field, keys); err != nil {
