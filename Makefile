@@ -69,6 +69,10 @@ demo-recording: ## Record the demo as docs/demo.cast, and draw it as docs/demo.s
 	@bin/demo -draw bin/demo.cast > bin/demo.svg
 	@mv bin/demo.cast bin/demo.svg docs/
 
+# The Kubernetes of tests and demo: a supported minor version, for example 1.34, or oldest. Empty for the newest.
+K8S ?=
+export K8S
+
 # In how many processes test/integration runs, each with a control plane of its own.
 PROCESSES ?= 3
 
@@ -83,6 +87,19 @@ SUMMARY := sed -E -e '/^(=== (Skipped|Failed|Errors)|DONE )/,$$b' -e 's/^=== ATT
 .PHONY: test
 test: tools ## Run all tests, with the race detector if there is a C compiler. REQUIRE_RACE=1 requires one.
 	@PROCESSES=$(PROCESSES) $(GOTESTSUM) -timeout 40m ./test/integration ./test/install ./... | $(SUMMARY)
+
+# The specs that show whether an API server does what the operator needs: the life and the owner of a value, every right, the installation.
+OLDEST := -ginkgo.focus-file='(integration/(lifecycle|ownership|rights)|install/(helm|kubectl))_test.go' \
+	-ginkgo.skip='1,000 objects|prints four things'
+
+.PHONY: test-oldest
+test-oldest: export K8S := oldest
+test-oldest: export CGO_ENABLED := 0
+test-oldest: RACE :=
+test-oldest: tools ## Run a part of the tests, and the demo, on the oldest Kubernetes. With K8S=1.34, on that one.
+	@$(GOTESTSUM) ./api/... ./test/controlplane | $(SUMMARY)
+	@$(GOTESTSUM) -timeout 20m ./test/integration ./test/install -args $(OLDEST) | $(SUMMARY)
+	@DEMO_ONCE=1 go run ./test/demo >/dev/null && echo "The demo passed."
 
 .PHONY: test-chart
 test-chart: tools ## Run only the tests of the Helm chart.

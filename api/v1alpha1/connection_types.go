@@ -93,7 +93,7 @@ type TLSConfig struct {
 // +kubebuilder:validation:XValidation:rule="!self.url.matches('%([^0-9A-Fa-f]|[0-9A-Fa-f]([^0-9A-Fa-f]|$)|$)')",message="must have two hexadecimal digits after each '%' in the path",fieldPath=".url"
 // +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://[^/?#]*:[0-9]+([/?#]|$)') || self.url.matches('^https?://[^/?#]*:0*(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})([/?#]|$)')",message="must have a port from 1 to 65535, or none",fieldPath=".url"
 // +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://[^/?#]*@')",message="must not contain a user or a password: the token comes from credentials.tokenSecretRef",fieldPath=".url"
-// +kubebuilder:validation:XValidation:rule="!self.url.matches('(?i)^https?://[^/?#]+[.]grafana[.]net[.]?(:[0-9]*)?([/?#]|$)') || self.namespace.startsWith('stacks-')",message="must be stacks-<id> for a stack of Grafana Cloud (a host under .grafana.net): the id is a number, shown on grafana.com in the details of the stack",fieldPath=".namespace"
+// +kubebuilder:validation:XValidation:rule="!self.url.matches('(?i)^https?://[^/?#]+[.]grafana[.]net[.]?(:[0-9]*)?([/?#]|$)') || self.__namespace__.startsWith('stacks-')",message="must be stacks-<id> for a stack of Grafana Cloud (a host under .grafana.net): the id is a number, shown on grafana.com in the details of the stack",fieldPath=".namespace"
 type ConnectionSpec struct {
 	// url is the address of Grafana: http or https, a host, optionally a port from
 	// 1 to 65535 and a path, at most 2048 characters in all, for example

@@ -1,5 +1,5 @@
-// Envtest prints the directory of the kube-apiserver, etcd and kubectl that tests and demo run against. Where the store of
-// setup-envtest has none it gets them: by a download, and from source where that does not work.
+// Envtest prints the directory of the kube-apiserver, etcd and kubectl that tests and demo run against, of the minor version that the
+// environment variable K8S names. Where the store of setup-envtest has none it gets them: by a download, and from source where that does not work.
 package main
 
 import (
@@ -62,37 +62,64 @@ func get(ctx context.Context) (string, error) {
 	}
 	defer func() { _ = removeAll(scratch) }() // the next process would remove it
 
-	made, err := download(ctx, scratch)
+	version, err := assets.Wanted()
+	if err != nil {
+		return "", err
+	}
+	return fill(ctx, store, scratch, version)
+}
+
+// fill puts a release of the version's minor version into the store, and returns its directory.
+func fill(ctx context.Context, store, scratch, version string) (string, error) {
+	made, err := download(ctx, scratch, version)
 	if err != nil && ctx.Err() == nil {
-		say("No download of kube-apiserver, etcd and kubectl %s (%v).", assets.Series, err)
-		say("They are built from source instead: about five minutes on two cores, once for all checkouts.")
-		made, err = build(ctx, scratch)
+		say("No download of kube-apiserver, etcd and kubectl %s (%v).", assets.Series(version), err)
+		made, err = fromSource(ctx, store, scratch, version)
 	}
 	if err != nil {
 		return "", err
 	}
-	dir = filepath.Join(store, "k8s", filepath.Base(made))
+	dir := filepath.Join(store, "k8s", filepath.Base(made))
 	if err := removeAll(dir); err != nil { // it is there, but not complete
 		return "", err
 	}
 	if err := os.Rename(made, dir); err != nil {
 		return "", err
 	}
-	return assets.Find()
+	return assets.FindVersion(version)
 }
 
-// download gets the newest release of the Series with setup-envtest, and returns the directory below scratch that holds it.
-func download(ctx context.Context, scratch string) (string, error) {
+// fromSource builds the release below scratch, and returns its directory. Of an older release only kube-apiserver is built: the newest etcd
+// and kubectl serve it too, and the store gets them first.
+func fromSource(ctx context.Context, store, scratch, version string) (string, error) {
+	if version == assets.Newest() {
+		say("They are built from source instead: about five minutes on two cores, once for all checkouts.")
+		return buildNewest(ctx, scratch)
+	}
+	newest, err := assets.FindVersion(assets.Newest())
+	if errors.Is(err, assets.ErrMissing) {
+		newest, err = fill(ctx, store, scratch, assets.Newest())
+	}
+	if err != nil {
+		return "", err
+	}
+	say("kube-apiserver %s is built from source instead: about three minutes on two cores, once for all checkouts.", version)
+	return buildOlder(ctx, scratch, version, newest)
+}
+
+// download gets the newest release of the version's minor version with setup-envtest, and returns the directory below scratch that holds it.
+func download(ctx context.Context, scratch, version string) (string, error) {
 	setupEnvtest, err := output(ctx, time.Minute*5, "building setup-envtest", "go", "tool", "-n", "setup-envtest")
 	if err != nil {
 		return "", err
 	}
+	series := assets.Series(version)
 	// A machine without the internet shall not wait long, one with a slow line shall get its download.
-	if _, err := output(ctx, time.Second*15, "asking for the newest release", setupEnvtest, "list", assets.Series+".x"); err != nil {
+	if _, err := output(ctx, time.Second*15, "asking for the newest release", setupEnvtest, "list", series+".x"); err != nil {
 		return "", err
 	}
-	say("Downloading kube-apiserver, etcd and kubectl %s with setup-envtest.", assets.Series)
-	return output(ctx, time.Minute*5, "downloading", setupEnvtest, "use", assets.Series+".x", "--bin-dir", scratch, "-p", "path")
+	say("Downloading kube-apiserver, etcd and kubectl %s with setup-envtest.", series)
+	return output(ctx, time.Minute*5, "downloading", setupEnvtest, "use", series+".x", "--bin-dir", scratch, "-p", "path")
 }
 
 // output runs a command for at most the given time, shows what it does, and returns what it prints, without space around it. The error

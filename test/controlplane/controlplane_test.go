@@ -13,10 +13,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
+	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane/assets"
 )
 
 func TestControlPlane(t *testing.T) {
@@ -30,6 +32,28 @@ func TestControlPlane(t *testing.T) {
 			_ = plane.Stop()
 		}
 	}()
+
+	t.Run("it is of the wanted minor version", func(t *testing.T) {
+		if os.Getenv("KUBEBUILDER_ASSETS") != "" {
+			t.Skip("KUBEBUILDER_ASSETS is set")
+		}
+		wanted, err := assets.Wanted()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := discovery.NewDiscoveryClientForConfig(plane.Config())
+		if err != nil {
+			t.Fatal(err)
+		}
+		version, err := c.ServerVersion()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Attr("kube-apiserver", version.GitVersion)
+		if series := assets.Series(wanted); !strings.HasPrefix(version.GitVersion, "v"+series+".") || version.Major+"."+version.Minor != series {
+			t.Errorf("version = %+v, want a release of %s", version, series)
+		}
+	})
 
 	t.Run("audit distinguishes users", func(t *testing.T) {
 		reader, err := plane.AddUser("reader")
@@ -123,7 +147,7 @@ func TestStartSaysHowToGetTheBinaries(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
 	t.Setenv("HOME", t.TempDir())
 	_, err := controlplane.Start(controlplane.Options{})
-	if err == nil || !strings.Contains(err.Error(), "run `make envtest`") {
+	if err == nil || !strings.Contains(err.Error(), "run `make envtest K8S=") {
 		t.Errorf("error = %v, want one that says what to run", err)
 	}
 }

@@ -60,11 +60,12 @@ func TestJobsHaveTheRightsOfTheirOwn(t *testing.T) {
 		}
 	}
 	want := map[string]map[string]string{
-		"ci.yaml test":       {"contents": "read"},
-		"ci.yaml vulncheck":  {"contents": "read"},
-		"release.yaml test":  {"contents": "read"},
-		"release.yaml build": {"contents": "read", "packages": "write"},
-		"release.yaml sign":  {"contents": "write", "packages": "write", "id-token": "write"},
+		"ci.yaml test":        {"contents": "read"},
+		"ci.yaml test-oldest": {"contents": "read"},
+		"ci.yaml vulncheck":   {"contents": "read"},
+		"release.yaml test":   {"contents": "read"},
+		"release.yaml build":  {"contents": "read", "packages": "write"},
+		"release.yaml sign":   {"contents": "write", "packages": "write", "id-token": "write"},
 	}
 	if !maps.EqualFunc(got, want, maps.Equal) {
 		t.Errorf("rights are %v, want %v", got, want)

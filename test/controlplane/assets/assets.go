@@ -15,20 +15,49 @@ import (
 	"strings"
 )
 
-// Series is the minor version of Kubernetes that the tests are written for. Any patch release of it will do.
-const Series = "1.37"
+// Versions are the supported minor versions of Kubernetes, the oldest first, each by the release that is built where none can be
+// downloaded. Any patch release will do. The last one is the version that the tests are written for, and hack/controlplane/go.mod requires it.
+var Versions = []string{"1.31.14", "1.32.13", "1.33.13", "1.34.4", "1.35.4", "1.36.3", "1.37.2"}
 
-// Version is the release that is built where none of its Series can be downloaded. hack/controlplane/go.mod requires it.
-const Version = "1.37.2"
+// Env is the environment variable with the wanted minor version, for example 1.34, or oldest. Without it, the newest one is wanted.
+const Env = "K8S"
 
 // Binaries are the names of the programs in an asset directory.
 var Binaries = []string{"etcd", "kube-apiserver", "kubectl"}
 
-// ErrMissing is returned by Find if the store holds no control plane of the Series.
-var ErrMissing = errors.New("no kube-apiserver, etcd and kubectl " + Series + " for the tests: run `make envtest`")
+// ErrMissing is returned by Find if the store holds no control plane of the wanted minor version.
+var ErrMissing = errors.New("the control plane for the tests is missing")
 
-// Find returns the directory that holds all Binaries: KUBEBUILDER_ASSETS if that is set, and otherwise the newest
-// release of the Series in the store. The error is ErrMissing if the store has none.
+// Wanted returns the item of Versions that Env asks for.
+func Wanted() (string, error) {
+	switch wanted := os.Getenv(Env); wanted {
+	case "":
+		return Newest(), nil
+	case "oldest":
+		return Versions[0], nil
+	default:
+		var known []string
+		for _, version := range Versions {
+			if Series(version) == wanted {
+				return version, nil
+			}
+			known = append(known, Series(version))
+		}
+		return "", fmt.Errorf("%s=%s is not a supported minor version of Kubernetes: use oldest, or one of %s", Env, wanted, strings.Join(known, ", "))
+	}
+}
+
+// Newest returns the last item of Versions.
+func Newest() string {
+	return Versions[len(Versions)-1]
+}
+
+// Series returns the minor version of a release: "1.37" for "1.37.2".
+func Series(version string) string {
+	return version[:strings.LastIndex(version, ".")]
+}
+
+// Find returns the directory that holds all Binaries: KUBEBUILDER_ASSETS if that is set, and otherwise what FindVersion finds for Wanted.
 func Find() (string, error) {
 	if dir := os.Getenv("KUBEBUILDER_ASSETS"); dir != "" {
 		if err := check(dir); err != nil {
@@ -36,19 +65,30 @@ func Find() (string, error) {
 		}
 		return dir, nil
 	}
+	version, err := Wanted()
+	if err != nil {
+		return "", err
+	}
+	return FindVersion(version)
+}
+
+// FindVersion returns the directory of the store with the newest release of the version's minor version that is complete. The error is
+// ErrMissing if the store has none.
+func FindVersion(version string) (string, error) {
 	store, err := Store()
 	if err != nil {
 		return "", err
 	}
-	dirs, err := filepath.Glob(filepath.Join(store, "k8s", Series+".*-"+platform))
+	series := Series(version)
+	dirs, err := filepath.Glob(filepath.Join(store, "k8s", series+".*-"+platform))
 	if err != nil {
 		return "", fmt.Errorf("search %s: %w", store, err)
 	}
 	dirs = slices.DeleteFunc(dirs, func(dir string) bool { return check(dir) != nil })
 	if len(dirs) == 0 {
-		return "", ErrMissing
+		return "", fmt.Errorf("%w: run `make envtest %s=%s`", ErrMissing, Env, series)
 	}
-	return slices.MaxFunc(dirs, func(a, b string) int { return cmp.Compare(patch(a), patch(b)) }), nil
+	return slices.MaxFunc(dirs, func(a, b string) int { return cmp.Compare(patch(a, series), patch(b, series)) }), nil
 }
 
 // Dir is where the store keeps a release, for example "1.37.2", for this platform.
@@ -92,10 +132,10 @@ func check(dir string) error {
 	return nil
 }
 
-// patch is the last number of the release that dir is named after, and -1 for what is no release, as a preview.
-func patch(dir string) int {
+// patch is the last number of the release that dir is named after, and -1 for what is no release, for example a preview.
+func patch(dir, series string) int {
 	version := strings.TrimSuffix(filepath.Base(dir), "-"+platform)
-	n, err := strconv.Atoi(strings.TrimPrefix(version, Series+"."))
+	n, err := strconv.Atoi(strings.TrimPrefix(version, series+"."))
 	if err != nil {
 		return -1
 	}
