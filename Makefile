@@ -124,8 +124,9 @@ soak-restarts: envtest ## Restart the manager RESTARTS (50) times while Secrets 
 
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZTIME (10s).
-	@for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\)(.*/\1/p' internal/grafana/fuzz_test.go); do \
-		go test ./internal/grafana -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),10s) || exit 1; done
+	@for package in internal/grafana internal/source; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\)(.*/\1/p' $$package/*_test.go); do \
+			go test ./$$package -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),10s) || exit 1; done; done
 
 .PHONY: test-contract
 test-contract: ## Run the contract tests against the Grafana of GRAFANA_URL, GRAFANA_TOKEN and GRAFANA_NAMESPACE.

@@ -38,13 +38,14 @@ const (
 	// Grafana may hold an outdated value until then.
 	ReasonSourceFlapping = "SourceFlapping"
 
-	// ReasonSecretNotFound: the Secret that valueFrom names does not exist in the object's namespace. Grafana keeps the last good value.
+	// ReasonSecretNotFound: a Secret that valueFrom names does not exist in the object's namespace. Grafana keeps the last good value.
 	ReasonSecretNotFound = "SecretNotFound"
 
-	// ReasonSecretKeyNotFound: the Secret exists and has no such key. Grafana keeps the last good value.
+	// ReasonSecretKeyNotFound: the Secret exists and has no key that secretKeyRef or the template names. Grafana keeps the last good value.
 	ReasonSecretKeyNotFound = "SecretKeyNotFound"
 
-	// ReasonValueEmpty: the key exists and is empty, which Grafana does not accept. Grafana keeps the last good value.
+	// ReasonValueEmpty: the key exists and is empty, or the template and the transforms leave nothing, which Grafana does not accept.
+	// Grafana keeps the last good value.
 	ReasonValueEmpty = "ValueEmpty"
 
 	// ReasonConnectionNotFound: the connection that connectionRef names does not exist, or this installation does not serve its kind.
@@ -55,14 +56,23 @@ const (
 	// connection's own message says why.
 	ReasonConnectionNotReady = "ConnectionNotReady"
 
-	// ReasonValueTooLarge: the value has more than 24,576 bytes. Nothing was sent, and Grafana keeps the last good value.
+	// ReasonValueTooLarge: the value has more than 24,576 bytes, after template and transforms. Nothing was sent, and Grafana keeps the
+	// last good value.
 	ReasonValueTooLarge = "ValueTooLarge"
 
-	// ReasonValueNotUTF8: the value is not UTF-8 text, and Grafana accepts nothing else. Nothing was sent, and Grafana keeps the last
-	// good value.
+	// ReasonValueNotUTF8: the value is not UTF-8 text, after template and transforms, and Grafana accepts nothing else. The transform
+	// Base64Encode makes text of it. Nothing was sent, and Grafana keeps the last good value.
 	ReasonValueNotUTF8 = "ValueNotUTF8"
 
-	// ReasonSourceNotAllowed: the Secret is the token of a ServiceAccount, a release of Helm or the operator's fingerprint key, which never
+	// ReasonTemplateInvalid: the template cannot be parsed, or fails with what the Secrets hold. The message tells the line, and never a
+	// value. Nothing was sent, and Grafana keeps the last good value.
+	ReasonTemplateInvalid = "TemplateInvalid"
+
+	// ReasonTransformFailed: the value cannot be transformed as spec.transforms says, for example because it is not Base64. The message
+	// names the transform. Nothing was sent, and Grafana keeps the last good value.
+	ReasonTransformFailed = "TransformFailed"
+
+	// ReasonSourceNotAllowed: a Secret of valueFrom is the token of a ServiceAccount, a release of Helm or the operator's fingerprint key, which never
 	// leave the cluster. Nothing was sent, and Grafana keeps the last good value.
 	ReasonSourceNotAllowed = "SourceNotAllowed"
 

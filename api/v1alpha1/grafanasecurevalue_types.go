@@ -71,6 +71,33 @@ const (
 	AdoptionPolicyAdopt AdoptionPolicy = "Adopt"
 )
 
+// ValueTransform changes the value on its way to Grafana.
+//
+// +kubebuilder:validation:Enum=TrimTrailingNewline;Base64Encode;Base64Decode
+type ValueTransform string
+
+const (
+	// TransformTrimTrailingNewline removes one newline at the end, \n or \r\n, if
+	// there is one.
+	TransformTrimTrailingNewline ValueTransform = "TrimTrailingNewline"
+	// TransformBase64Encode encodes the value as standard Base64 with padding.
+	TransformBase64Encode ValueTransform = "Base64Encode"
+	// TransformBase64Decode decodes standard Base64 with padding, and ignores line
+	// breaks. What is not Base64 is refused (TransformFailed).
+	TransformBase64Decode ValueTransform = "Base64Decode"
+)
+
+// MaxTransforms is the most transforms of a value.
+const MaxTransforms = 8
+
+// Bounds of a template.
+const (
+	// MaxTemplateSecrets is the most Secrets that a template reads.
+	MaxTemplateSecrets = 8
+	// MaxTemplateBytes is the longest text of a template.
+	MaxTemplateBytes = 16 << 10
+)
+
 // ConnectionReference names a connection. It has no namespace: a
 // GrafanaConnection is always that of the object's own namespace, and a
 // ClusterGrafanaConnection has none.
@@ -131,18 +158,103 @@ type SecretKeyReference struct {
 	Key string `json:"key"`
 }
 
-// ValueSource says where the value comes from.
+// TemplateSecretReference names a Secret that a template reads, and the word by
+// which the template names it. It has no namespace, like a SecretKeyReference.
+//
+// +structType=atomic
+// +kubebuilder:validation:XValidation:rule="has(self.__as__) || self.name.matches('^[a-z][a-z0-9]*$')",message="must have as, for example as: app: the name of the Secret has a character that a template cannot name"
+type TemplateSecretReference struct {
+	// name is the metadata.name of the Secret: at most 253 lower-case letters,
+	// digits, '-' and '.', for example app-config.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a Secret: at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end, for example grafana-token"
+	Name string `json:"name"`
+
+	// as is the word by which the template names the Secret: {{ .app.host }} is key
+	// host of the Secret whose as is app. An identifier of Go: at most 63 letters,
+	// digits and '_', not beginning with a digit. Defaults to name, and is required
+	// where name has a '-' or '.' or begins with a digit.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 63 && self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",message="must be an identifier: at most 63 letters, digits and '_', not beginning with a digit, for example app"
+	As string `json:"as,omitempty"`
+}
+
+// Alias is the word by which the template names the Secret: as, or the name
+// where that is absent.
+func (r TemplateSecretReference) Alias() string {
+	if r.As != "" {
+		return r.As
+	}
+	return r.Name
+}
+
+// ValueTemplate renders the value from the keys of several Secrets.
+type ValueTemplate struct {
+	// secretRefs are the Secrets that text reads, in the namespace of this object: 1
+	// to 8, no two of the same as. All of them must exist. They hold at most 1 MiB
+	// together. A change of any renders the value again; an equal result writes
+	// nothing to Grafana. The list is replaced as a whole.
+	//
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="size(self) >= 1 && size(self) <= 8",message="must name 1 to 8 Secrets"
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, (has(a.__as__) ? a.__as__ : a.name) == (has(b.__as__) ? b.__as__ : b.name)))",message="must not have the same as twice: give one of them another as"
+	SecretRefs []TemplateSecretReference `json:"secretRefs"`
+
+	// text is a template of Go (text/template) of at most 16 KiB: {{ .db.user }} is
+	// key user of the Secret whose as is db, {{ index .tls "tls.crt" }} a key that is
+	// no identifier. It may use the functions that docs/values.md lists, and no
+	// define, template or block. A key that is missing is SecretKeyNotFound, and
+	// every other error TemplateInvalid, which tells the line and never a value.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=65536
+	// +kubebuilder:validation:XValidation:rule="size(self) >= 1 && size(bytes(self)) <= 16384",message="must not be empty, and have at most 16 KiB"
+	Text string `json:"text"`
+}
+
+// ValueSource says where the value comes from: exactly one of secretKeyRef and
+// template.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.secretKeyRef) != has(self.template)",message="must have exactly one of secretKeyRef and template"
 type ValueSource struct {
 	// secretKeyRef names the Secret, in the namespace of this object, and the key
 	// in it that has the value. The value is sent byte for byte, including a
-	// newline at its end, and must be 1 to 24,576 bytes of UTF-8. The token of a
-	// ServiceAccount and a release of Helm are refused (SourceNotAllowed). A change of the
-	// Secret, or of this reference, is written to Grafana at once. While the Secret
-	// or the key is missing or unusable, Grafana keeps the last good value and
-	// Ready says why.
+	// newline at its end, unless transforms say otherwise, and must be 1 to 24,576
+	// bytes of UTF-8. The token of a ServiceAccount and a release of Helm are
+	// refused (SourceNotAllowed). A change of the Secret, or of this reference, is
+	// written to Grafana at once. While the Secret or the key is missing or
+	// unusable, Grafana keeps the last good value and Ready says why.
 	//
-	// +required
-	SecretKeyRef SecretKeyReference `json:"secretKeyRef"`
+	// +optional
+	SecretKeyRef SecretKeyReference `json:"secretKeyRef,omitzero"`
+
+	// template renders the value from the keys of 1 to 8 Secrets, in the namespace
+	// of this object, for example a connection string of a user and a password. The
+	// result must be 1 to 24,576 bytes of UTF-8. What holds for the Secret of
+	// secretKeyRef holds for each of them: which are refused, that a change is
+	// written at once, and that Grafana keeps the last good value while one of them
+	// is missing or unusable.
+	//
+	// +optional
+	Template *ValueTemplate `json:"template,omitempty"`
+}
+
+// Secrets are the names of the Secrets that the value comes from.
+func (s *ValueSource) Secrets() []string {
+	if s.Template == nil {
+		return []string{s.SecretKeyRef.Name}
+	}
+	names := make([]string, len(s.Template.SecretRefs))
+	for i, ref := range s.Template.SecretRefs {
+		names[i] = ref.Name
+	}
+	return names
 }
 
 // The bounds of freshness.maxAge, as in the schema.
@@ -233,10 +345,25 @@ type GrafanaSecureValueSpec struct {
 	// +kubebuilder:validation:items:XValidation:rule="size(self) <= 63 && self.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",message="must be the name of a decrypter: 1 to 63 letters, digits, '-', '_' and '.', with a letter or digit at each end and no spaces, for example synthetic-monitoring"
 	Decrypters []string `json:"decrypters,omitempty"`
 
-	// valueFrom says where the value comes from.
+	// valueFrom says where the value comes from: a key of a Secret (secretKeyRef), or
+	// a template of the keys of several Secrets (template). Exactly one of them.
 	//
 	// +required
 	ValueFrom ValueSource `json:"valueFrom"`
+
+	// transforms change the value on its way to Grafana, in this order: at most 8.
+	// TrimTrailingNewline removes one newline at the end, \n or \r\n, if there is
+	// one. Base64Encode encodes as standard Base64 with padding, which a value that
+	// is not UTF-8 needs. Base64Decode decodes it, ignores line breaks, and refuses
+	// everything else (TransformFailed). The value must be 1 to 24,576 bytes of UTF-8
+	// after them: Base64Encode leaves room for 18,432. The list is replaced as a
+	// whole.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 8",message="must have at most 8 transforms"
+	Transforms []ValueTransform `json:"transforms,omitempty"`
 
 	// freshness says until when the value is fresh, which the condition Fresh
 	// reports. It gives at least one of maxAge and expirationTime. It writes nothing
@@ -312,6 +439,25 @@ type SourceStatus struct {
 	ResourceVersion string `json:"resourceVersion"`
 }
 
+// SecretStatus is a Secret that a template read for the value that is known to
+// be in Grafana.
+type SecretStatus struct {
+	// name is the name of the Secret.
+	//
+	// +required
+	Name string `json:"name"`
+
+	// uid is the UID of the Secret. A recreated Secret has another one.
+	//
+	// +required
+	UID types.UID `json:"uid"`
+
+	// resourceVersion is that of the Secret when the value was rendered.
+	//
+	// +required
+	ResourceVersion string `json:"resourceVersion"`
+}
+
 // TargetStatus is a target in Grafana that the object owns.
 type TargetStatus struct {
 	// connection is the connection through which the target was written.
@@ -350,10 +496,26 @@ type TargetStatus struct {
 
 	// source is the Secret and key whose value is known to be in Grafana. It
 	// changes only after a write that Grafana accepted, or when a changed Secret
-	// is found to hold the same value.
+	// is found to hold the same value. Absent where the value comes from a template.
 	//
 	// +optional
 	Source *SourceStatus `json:"source,omitempty"`
+
+	// sources are the Secrets of the template whose result is known to be in Grafana,
+	// in the order of spec. They change as source does, which they replace.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	Sources []SecretStatus `json:"sources,omitempty"`
+
+	// recipe is a hash of the template and the transforms of spec that made the value.
+	// Without it the operator could not tell, once its key is lost, whether unchanged
+	// Secrets still make the same value. Absent where spec has neither.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Recipe string `json:"recipe,omitempty"`
 
 	// fingerprint is a keyed hash of the value in Grafana. It shows the operator
 	// that a changed Secret still has the same value. Without the operator's key
@@ -372,6 +534,12 @@ type TargetStatus struct {
 	//
 	// +optional
 	DescriptionKept bool `json:"descriptionKept,omitempty"`
+}
+
+// IsWritten reports whether the record says that the target was written, or
+// found as it shall be, rather than that it may have been.
+func (t *TargetStatus) IsWritten() bool {
+	return t != nil && (t.Source != nil || len(t.Sources) > 0)
 }
 
 // DesiredStatus is the connection and the name that spec resolves to.
@@ -445,8 +613,9 @@ type GrafanaSecureValueStatus struct {
 const MaxTargets = 16
 
 // GrafanaSecureValue keeps a secure value of Grafana's Secrets Management API
-// in sync with one key of a Secret: the operator creates, updates and deletes it
-// in Grafana as the Secret and this object change. Example:
+// in sync with a key of a Secret, or with a template of several: the operator
+// creates, updates and deletes it in Grafana as they and this object change.
+// Example:
 //
 //	apiVersion: grafana.securevalues.io/v1alpha1
 //	kind: GrafanaSecureValue

@@ -85,7 +85,34 @@ func complaints(err error) []metav1.StatusCause {
 	})
 }
 
+// of is a valueFrom with a template alone.
+func of(template map[string]any) map[string]any { return map[string]any{"template": template} }
+
+func template(text string, refs ...any) map[string]any {
+	return map[string]any{"text": text, "secretRefs": append([]any{}, refs...)}
+}
+
+func secretRef(name string, as any) any {
+	if as == nil {
+		return map[string]any{"name": name}
+	}
+	return map[string]any{"name": name, "as": as}
+}
+
+func secretRefs(count int) []any {
+	refs := make([]any, count)
+	for i := range refs {
+		refs[i] = secretRef(strings.Repeat("a", i+1), nil)
+	}
+	return refs
+}
+
 const (
+	sourceRule = "must have exactly one of secretKeyRef and template"
+	textRule   = "must not be empty, and have at most 16 KiB"
+	asRule     = "must be an identifier: at most 63 letters, digits and '_', not beginning with a digit"
+	twiceRule  = "must not have the same as twice: give one of them another as"
+
 	nameRule      = "at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end"
 	keyRule       = "must be a key of a Secret: at most 253 letters, digits, '-', '_' and '.', not '.' and not beginning with '..'"
 	decrypterRule = "must be the name of a decrypter: 1 to 63 letters, digits, '-', '_' and '.', " +
@@ -160,6 +187,25 @@ func TestBadInputIsRefusedWithOneSentence(t *testing.T) {
 		{"key that is a dot", secureValueKind, []edit{{"spec.valueFrom.secretKeyRef.key", "."}}, "spec.valueFrom.secretKeyRef.key", keyRule},
 		{"key that begins with two dots", secureValueKind, []edit{{"spec.valueFrom.secretKeyRef.key", "..data"}}, "spec.valueFrom.secretKeyRef.key", keyRule},
 		{"key of 254 characters", secureValueKind, []edit{{"spec.valueFrom.secretKeyRef.key", strings.Repeat("a", 254)}}, "spec.valueFrom.secretKeyRef.key", keyRule},
+		{"two sources", secureValueKind, []edit{{"spec.valueFrom.template", template("x", secretRef("db", nil))}}, "spec.valueFrom", sourceRule},
+		{"none of the sources", secureValueKind, []edit{{"spec.valueFrom", map[string]any{}}}, "spec.valueFrom", sourceRule},
+		{"template without a text", secureValueKind, []edit{{"spec.valueFrom", of(map[string]any{"secretRefs": []any{secretRef("db", nil)}})}}, "spec.valueFrom.template.text", "Required value"},
+		{"template with an empty text", secureValueKind, []edit{{"spec.valueFrom", of(template("", secretRef("db", nil)))}}, "spec.valueFrom.template.text", textRule},
+		{"template of 16,385 characters", secureValueKind, []edit{{"spec.valueFrom", of(template(strings.Repeat("x", 16385), secretRef("db", nil)))}}, "spec.valueFrom.template.text", textRule},
+		{"template of 16,386 bytes in 8,193 characters", secureValueKind, []edit{{"spec.valueFrom", of(template(strings.Repeat("é", 8193), secretRef("db", nil)))}}, "spec.valueFrom.template.text", textRule},
+		{"template without Secrets", secureValueKind, []edit{{"spec.valueFrom", of(template("x"))}}, "spec.valueFrom.template.secretRefs", "must name 1 to 8 Secrets"},
+		{"template of 9 Secrets", secureValueKind, []edit{{"spec.valueFrom", of(template("x", secretRefs(9)...))}}, "spec.valueFrom.template.secretRefs", "must name 1 to 8 Secrets"},
+		{"template of a Secret that is no identifier", secureValueKind, []edit{{"spec.valueFrom", of(template("x", secretRef("a-b", nil)))}}, "spec.valueFrom.template.secretRefs[0]", "must have as, for example as: app"},
+		{"template of a Secret that begins with a digit", secureValueKind, []edit{{"spec.valueFrom", of(template("x", secretRef("1a", nil)))}}, "spec.valueFrom.template.secretRefs[0]", "must have as, for example as: app"},
+		{"template with a bad as", secureValueKind, []edit{{"spec.valueFrom", of(template("x", secretRef("a", "b-c")))}}, "spec.valueFrom.template.secretRefs[0].as", asRule},
+		{"template with an empty as", secureValueKind, []edit{{"spec.valueFrom", of(template("x", secretRef("a", "")))}}, "spec.valueFrom.template.secretRefs[0].as", asRule},
+		{"template with an as of 64 characters", secureValueKind, []edit{{"spec.valueFrom", of(template("x", secretRef("a", strings.Repeat("a", 64))))}}, "spec.valueFrom.template.secretRefs[0].as", asRule},
+		{"template with one as twice", secureValueKind, []edit{{"spec.valueFrom", of(template("x", secretRef("a-b", "c"), secretRef("a-c", "c")))}}, "spec.valueFrom.template.secretRefs", twiceRule},
+		{"template with an as that is a name", secureValueKind, []edit{{"spec.valueFrom", of(template("x", secretRef("a", nil), secretRef("b", "a")))}}, "spec.valueFrom.template.secretRefs", twiceRule},
+		{"template with one name twice", secureValueKind, []edit{{"spec.valueFrom", of(template("x", secretRef("a", nil), secretRef("a", nil)))}}, "spec.valueFrom.template.secretRefs", twiceRule},
+		{"template with an upper-case name", secureValueKind, []edit{{"spec.valueFrom", of(template("x", secretRef("A", "a")))}}, "spec.valueFrom.template.secretRefs[0].name", nameRule},
+		{"unknown transform", secureValueKind, []edit{{"spec.transforms", []any{"Reverse"}}}, "spec.transforms[0]", `supported values: "TrimTrailingNewline", "Base64Encode", "Base64Decode"`},
+		{"9 transforms", secureValueKind, []edit{{"spec.transforms", slices.Repeat([]any{"Base64Encode"}, 9)}}, "spec.transforms", "must have at most 8 transforms"},
 		{"connection without a name", secureValueKind, []edit{{"spec.connectionRef.kind", "GrafanaConnection"}}, "spec.connectionRef.name", "Required value"},
 		{"connection with an upper-case name", secureValueKind, []edit{{"spec.connectionRef.name", "Prod"}}, "spec.connectionRef.name", nameRule},
 		{"connection with a name of 254 characters", secureValueKind, []edit{{"spec.connectionRef.name", strings.Repeat("a", 254)}}, "spec.connectionRef.name", nameRule},
@@ -349,6 +395,7 @@ func TestReferencesHaveNoNamespace(t *testing.T) {
 	}{
 		{secureValueKind, "spec.connectionRef.namespace"},
 		{secureValueKind, "spec.valueFrom.secretKeyRef.namespace"},
+		{secureValueKind, "spec.valueFrom.template.namespace"},
 		{connectionKind, "spec.credentials.tokenSecretRef.namespace"},
 		{clusterConnectionKind, "spec.credentials.tokenSecretRef.namespace"},
 		{connectionKind, "spec.tls.caSecretRef.namespace"},
@@ -387,6 +434,9 @@ func TestInputAtTheBoundsIsAccepted(t *testing.T) {
 		{"name with dots", secureValueKind, []edit{{"spec.name", "team-a.sm.1"}}},
 		{"Secret name and key of 253 characters", secureValueKind, []edit{{"spec.valueFrom.secretKeyRef", map[string]any{"name": long, "key": long}}}},
 		{"key with all it may have", secureValueKind, []edit{{"spec.valueFrom.secretKeyRef.key", ".A_b-c.1"}}},
+		{"template of 16,384 bytes and 8 Secrets", secureValueKind, []edit{{"spec.valueFrom", of(template(strings.Repeat("é", 8192), secretRefs(8)...))}}},
+		{"template with all that as may have", secureValueKind, []edit{{"spec.valueFrom", of(template("x", secretRef("a-b", "_A1"+strings.Repeat("a", 60)), secretRef(long, "b"), secretRef("a1", nil), secretRef("a1", "A1")))}}},
+		{"8 transforms", secureValueKind, []edit{{"spec.transforms", slices.Repeat([]any{"TrimTrailingNewline", "Base64Encode", "Base64Decode", "Base64Encode"}, 2)}}},
 		{"connection name of 253 characters", secureValueKind, []edit{{"spec.connectionRef.name", long}}},
 		{"Retain", secureValueKind, []edit{{"spec.deletionPolicy", "Retain"}}},
 

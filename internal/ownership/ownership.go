@@ -162,7 +162,7 @@ func Connections(sv *v1alpha1.GrafanaSecureValue) []Connection {
 func WrittenThrough(c Connection, sv *v1alpha1.GrafanaSecureValue) []string {
 	var names []string
 	for _, t := range sv.Status.Targets {
-		if t.Source != nil && !IsReleased(sv) && ConnectionOf(t.Connection, sv.Namespace) == c {
+		if t.IsWritten() && !IsReleased(sv) && ConnectionOf(t.Connection, sv.Namespace) == c {
 			names = append(names, t.Name)
 		}
 	}

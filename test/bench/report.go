@@ -22,6 +22,7 @@ const (
 	unitMilliseconds unit = "ms"
 	unitMiB          unit = "MiB"
 	unitMillicores   unit = "millicores"
+	unitRatio        unit = "times"
 	unitCount        unit = ""
 )
 

@@ -31,6 +31,7 @@ var scenarios = []scenario{
 	{name: "restart", about: "the manager is started again, with n objects in sync", run: restart},
 	{name: "idle", about: "nothing happens for 30 s", run: idle},
 	{name: "rotation", about: "200 Secrets change one after the other, with n objects at rest", run: rotation},
+	{name: "templates", about: "200 Secrets change, and again once their objects have a template of two", run: templates},
 	{name: "burst", about: "1,000 Secrets change at once", run: burst},
 	{name: "outage", about: "n Secrets change while Grafana answers 503, and it comes back", run: outage},
 	{name: "busy-rotation", about: "200 Secrets change while n more objects are new", run: busyRotation},

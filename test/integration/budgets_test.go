@@ -70,6 +70,33 @@ var _ = Describe("The cost", func() {
 		Expect(w.requests(mark)).To(Equal([]string{getSource, patchStatus}))
 	})
 
+	It("of a template of 8 Secrets is that of a plain value, with a GET of each Secret", func(ctx SpecContext) {
+		w := newConnectedWorld(ctx)
+		sv := w.value("api-key")
+		sv.Spec.ValueFrom = v1alpha1.ValueSource{Template: &v1alpha1.ValueTemplate{Text: "{{ range . }}{{ .key }}{{ end }}"}}
+		var gets []string
+		for i := range 8 {
+			name := fmt.Sprintf("source%d", i)
+			w.secret(name, map[string]string{"key": fmt.Sprintf("canary%d ", i)})
+			sv.Spec.ValueFrom.Template.SecretRefs = append(sv.Spec.ValueFrom.Template.SecretRefs, v1alpha1.TemplateSecretReference{Name: name})
+			gets = append(gets, "get secrets "+name)
+		}
+		w.settled()
+		mark := w.reset()
+		w.create(sv)
+		w.eventuallySynced(sv)
+		w.settled()
+		Expect(w.calls()).To(Equal([]string{"create api-key"}))
+		Expect(w.requests(mark)).To(Equal(append(slices.Clone(gets), patchObject, patchStatus)))
+
+		mark = w.reset()
+		w.secret("source7", map[string]string{"key": "canary-new"})
+		w.eventuallyStored("api-key", "canary0 canary1 canary2 canary3 canary4 canary5 canary6 canary-new")
+		w.settled()
+		Expect(w.calls()).To(Equal([]string{"get api-key", "update api-key"}))
+		Expect(w.requests(mark)).To(Equal(append(slices.Clone(gets), patchStatus)))
+	})
+
 	It("of an edit is 1 GET, 1 PUT, 1 GET of the Secret, and 1 write", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
 		sv := w.synced("api-key", "canary-1")

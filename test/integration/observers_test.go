@@ -69,6 +69,8 @@ var outcomes = map[string]outcome{
 	v1alpha1.ReasonValueTooLarge:        fails,
 	v1alpha1.ReasonSourceNotAllowed:     fails,
 	v1alpha1.ReasonValueNotUTF8:         fails,
+	v1alpha1.ReasonTemplateInvalid:      fails,
+	v1alpha1.ReasonTransformFailed:      fails,
 	v1alpha1.ReasonInvalidSpec:          fails,
 	v1alpha1.ReasonRejectedByGrafana:    fails,
 	v1alpha1.ReasonDrifted:              fails,
@@ -174,9 +176,15 @@ func isDone(sv *v1alpha1.GrafanaSecureValue) error {
 	if len(sv.Status.Targets) != 1 {
 		return fmt.Errorf("it is done, and owns %d targets", len(sv.Status.Targets))
 	}
-	target, ref := sv.Status.Targets[0], sv.Spec.ValueFrom.SecretKeyRef
-	if target.Name != sv.SecureValueName() || target.Connection != sv.ConnectionOrDefault() || target.Source == nil ||
-		target.Source.Name != ref.Name || target.Source.Key != ref.Key {
+	target := sv.Status.Targets[0]
+	var secrets []string
+	for _, s := range target.Sources {
+		secrets = append(secrets, s.Name)
+	}
+	if sv.Spec.ValueFrom.Template == nil && target.Source != nil && target.Source.Key == sv.Spec.ValueFrom.SecretKeyRef.Key {
+		secrets = append(secrets, target.Source.Name)
+	}
+	if target.Name != sv.SecureValueName() || target.Connection != sv.ConnectionOrDefault() || !slices.Equal(secrets, sv.Spec.ValueFrom.Secrets()) {
 		return fmt.Errorf("it is done, and owns %+v for %+v", target, sv.Spec)
 	}
 	return nil

@@ -352,4 +352,5 @@ var knownReasons = []string{
 	v1alpha1.ReasonUnreachable, v1alpha1.ReasonInvalidResponse, v1alpha1.ReasonRateLimited, v1alpha1.ReasonLabelsNotKept,
 	v1alpha1.ReasonValuesMissing, v1alpha1.ReasonInUse, v1alpha1.ReasonKubernetesRefused, v1alpha1.ReasonReleased,
 	v1alpha1.ReasonAdoptionNotAllowed, v1alpha1.ReasonSourceNotAllowed, v1alpha1.ReasonSourceFlapping,
+	v1alpha1.ReasonTemplateInvalid, v1alpha1.ReasonTransformFailed,
 }

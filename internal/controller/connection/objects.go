@@ -188,7 +188,7 @@ func isUnfinished(sv *v1alpha1.GrafanaSecureValue) bool {
 // drift that was left alone. A LIST that began before our own last write proves nothing.
 func mayHaveDrifted(sv *v1alpha1.GrafanaSecureValue, intact bool, begun time.Time) bool {
 	record := &sv.Status.Targets[0]
-	if !sv.DeletionTimestamp.IsZero() || sv.Spec.Suspend || record.Source == nil || record.Generation != sv.Generation {
+	if !sv.DeletionTimestamp.IsZero() || sv.Spec.Suspend || !record.IsWritten() || record.Generation != sv.Generation {
 		return false // nothing is corrected, or it is to be written anyway
 	}
 	if last := record.LastWriteTime; last != nil && !begun.After(last.Add(time.Second)) { // the record counts seconds

@@ -57,7 +57,7 @@ func observedInStatus(sv *v1alpha1.GrafanaSecureValue, rec *record, t ownership.
 
 // isSettled reports whether the record says that this generation of the spec was written, or found there.
 func isSettled(sv *v1alpha1.GrafanaSecureValue, record *v1alpha1.TargetStatus) bool {
-	return record != nil && record.Source != nil && record.Generation == sv.Generation
+	return record.IsWritten() && record.Generation == sv.Generation
 }
 
 // isTrusted reports whether status alone says that this generation of the spec is at the wanted target. Where Ready is False for this
@@ -125,18 +125,19 @@ func decide(want *desired, seen observed) (action, error) {
 // isLost reports whether the object of another cluster took the value from this one. It is taken back only by sync-now: the same object
 // in two clusters would otherwise take it from each other for ever.
 func isLost(want *desired, seen observed) bool {
-	wrote := seen.record != nil && seen.record.Source != nil || seen.conflict
+	wrote := seen.record.IsWritten() || seen.conflict
 	return seen.owner == ownership.OtherCluster && wrote && !want.again
 }
 
-// sameValue reports whether the desired value is the recorded one: read from the same version of the same key, or of the same fingerprint.
+// sameValue reports whether the desired value is the recorded one: made from the same versions of the same Secrets in the same way, or of the same
+// fingerprint.
 func sameValue(want *desired, record *v1alpha1.TargetStatus) bool {
 	return record != nil && isValueOf(record, want.source, want.fingerprint)
 }
 
 // isValueOf reports whether a record is of the value with that source, or with that fingerprint at the target of the record.
-func isValueOf(record *v1alpha1.TargetStatus, source v1alpha1.SourceStatus, print string) bool {
-	return record.Source != nil && (*record.Source == source || fingerprint.Equal(record.Fingerprint, print))
+func isValueOf(record *v1alpha1.TargetStatus, source sourceStatus, print string) bool {
+	return record.IsWritten() && (source.isOf(record) || fingerprint.Equal(record.Fingerprint, print))
 }
 
 // differs reports whether what Grafana showed is not what is desired.

@@ -27,7 +27,7 @@ var (
 func wanted() *desired {
 	return &desired{
 		target: testTarget, labels: testLabels, description: "text", decrypters: []string{"a", "b"},
-		source: testSource, fingerprint: "v1:k:new",
+		source: sourceStatus{key: new(testSource)}, fingerprint: "v1:k:new",
 	}
 }
 
@@ -87,6 +87,40 @@ func TestDecide(t *testing.T) {
 			seen:   observed{known: true, settled: true, trusted: true, record: recorded()},
 			record: func(t *v1alpha1.TargetStatus) { t.Source.Key, t.Fingerprint = "other", "v1:k:old" }, step: observe,
 		},
+		"transforms edited": {
+			reason: "the same version of a Secret makes another value in another way",
+			want:   func(d *desired) { d.generation, d.source.recipe, d.fingerprint = 2, "other", "v1:k:newer" },
+			seen:   observed{known: true, record: recorded(), asked: true, found: shown()}, step: update,
+		},
+		"template in place of a key, of the same value": {
+			reason: "an equal fingerprint is the same value, wherever it comes from",
+			want: func(d *desired) {
+				d.generation, d.source = 2, sourceStatus{secrets: []v1alpha1.SecretStatus{{Name: "s", UID: "u", ResourceVersion: "7"}}}
+			},
+			seen: observed{known: true, record: recorded(), asked: true, found: shown()}, step: keep,
+		},
+		"fingerprint key lost, Secrets of a template unchanged": {
+			reason: "an unchanged source is the same value, whatever key made the fingerprint",
+			want: func(d *desired) {
+				d.source = sourceStatus{secrets: []v1alpha1.SecretStatus{{Name: "s", UID: "u", ResourceVersion: "7"}}}
+			},
+			seen: observed{known: true, settled: true, trusted: true, record: recorded()},
+			record: func(t *v1alpha1.TargetStatus) {
+				t.Source, t.Sources, t.Fingerprint = nil, []v1alpha1.SecretStatus{{Name: "s", UID: "u", ResourceVersion: "7"}}, "v1:lost:xyz"
+			},
+			step: keep,
+		},
+		"a Secret of a template rotated": {
+			reason: "a PUT follows a fresh GET",
+			want: func(d *desired) {
+				d.source = sourceStatus{secrets: []v1alpha1.SecretStatus{{Name: "r"}, {Name: "s", UID: "u", ResourceVersion: "8"}}}
+			},
+			seen: observed{known: true, settled: true, trusted: true, record: recorded()},
+			record: func(t *v1alpha1.TargetStatus) {
+				t.Source, t.Sources, t.Fingerprint = nil, []v1alpha1.SecretStatus{{Name: "r"}, {Name: "s", UID: "u", ResourceVersion: "7"}}, "v1:k:old"
+			},
+			step: observe,
+		},
 		"spec edited": {
 			reason: "Grafana shows what it has of the spec",
 			seen:   observed{known: true, record: recorded()}, step: observe,
@@ -115,7 +149,7 @@ func TestDecide(t *testing.T) {
 		},
 		"rotated, and asked": {
 			reason: "a new value is written",
-			want:   func(d *desired) { d.source.ResourceVersion, d.fingerprint = "8", "v1:k:newer" },
+			want:   func(d *desired) { d.source.key.ResourceVersion, d.fingerprint = "8", "v1:k:newer" },
 			seen:   observed{known: true, record: recorded(), asked: true, found: shown()}, step: update,
 		},
 		"crash after the write, and asked": {
@@ -200,7 +234,7 @@ func TestDecide(t *testing.T) {
 		},
 		"drifted with Report, then rotated": {
 			reason: "a rotation is written under either policy",
-			want:   func(d *desired) { d.report, d.source.ResourceVersion, d.fingerprint = true, "8", "v1:k:newer" },
+			want:   func(d *desired) { d.report, d.source.key.ResourceVersion, d.fingerprint = true, "8", "v1:k:newer" },
 			seen:   observed{known: true, settled: true, reported: true, record: recorded(), asked: true, found: shown()},
 			found:  func(sv *grafana.SecureValue) { sv.Version++ }, step: update,
 		},

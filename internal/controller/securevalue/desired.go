@@ -4,14 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -22,6 +20,7 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/source"
 )
 
 // maxTokenBytes bounds the token of sync-now, which status repeats.
@@ -45,12 +44,12 @@ type desired struct {
 	kept        bool   // a value that has a description keeps it: spec gives none, and it was adopted
 	decrypters  []string
 
-	// Read from the Secret when it is needed, and not kept.
+	// Read from the Secrets when it is needed, and not kept.
 	value       grafana.Value
-	source      v1alpha1.SourceStatus
+	source      sourceStatus
 	fingerprint string
-	rotated     bool   // the value is not the one that the object wrote last, wherever that was
-	origin      string // of the Secret, in sentences
+	rotated     bool   // the Secrets make another value than the one that the object wrote last, wherever that was
+	origin      string // of the Secrets, in sentences
 }
 
 // desired returns what the target that spec names shall have, without its value. The connection must be there, and allow it.
@@ -84,7 +83,7 @@ func (r *Reconciler) desired(ctx context.Context, sv *v1alpha1.GrafanaSecureValu
 			return nil, invalidSpec("spec.freshness.maxAge is %q. Use a duration from 1h to 87600h, for example 2160h for 90 days.", f.MaxAge)
 		}
 	}
-	if err := want.validate(); err != nil {
+	if err := cmp.Or(want.validate(), validateSource(&sv.Spec)); err != nil {
 		return nil, err
 	}
 	return want, want.checkLimits(sv.Namespace)
@@ -201,27 +200,23 @@ func (r *Reconciler) stillAllowed(ctx context.Context, sv *v1alpha1.GrafanaSecur
 	return want.checkLimits(sv.Namespace)
 }
 
-// readSource reads the value from the Secret, live, and makes its fingerprint. What Grafana would not take byte for byte is
+// readSource reads the value from its Secrets, live, and makes its fingerprint. What Grafana would not take byte for byte is
 // refused here.
 func (r *Reconciler) readSource(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, want *desired) error {
-	ref := sv.Spec.ValueFrom.SecretKeyRef
-	secret := &corev1.Secret{}
-	err := r.live.Get(ctx, client.ObjectKey{Namespace: sv.Namespace, Name: ref.Name}, secret)
-	if apierrors.IsNotFound(err) {
-		return watch(v1alpha1.ReasonSecretNotFound, "Secret %q does not exist in namespace %q. Create it, or correct spec.valueFrom.secretKeyRef.name.", ref.Name, sv.Namespace)
-	}
+	content, secrets, err := r.content(ctx, sv)
 	if err != nil {
 		return err
 	}
-	if what := connection.Foreign(ref.Name, secret.Type); what != "" {
-		return here(v1alpha1.ReasonSourceNotAllowed, "Secret %q is %s, and never leaves the cluster. Name another one in spec.valueFrom.secretKeyRef.name.", ref.Name, what)
+	if content, err = source.Transform(content, sv.Spec.Transforms); err != nil {
+		return sourceError(sv, err)
 	}
-	content, found := secret.Data[ref.Key]
-	if !found {
-		return watch(v1alpha1.ReasonSecretKeyNotFound, "Secret %q has no key %q. Add it, or correct spec.valueFrom.secretKeyRef.key.", ref.Name, ref.Key)
+	versions := make([]v1alpha1.SecretStatus, len(secrets))
+	for i, secret := range secrets {
+		versions[i] = v1alpha1.SecretStatus{Name: secret.Name, UID: secret.UID, ResourceVersion: secret.ResourceVersion}
+		want.origin += originOf(secret)
 	}
-	want.value = grafana.NewValue(content)
-	if err := checkValue(want.value, ref); err != nil {
+	want.value, want.source = grafana.NewValue(content), sourceOf(sv, versions)
+	if err := checkValue(sv, want.value); err != nil {
 		return err
 	}
 	key, err := r.keys.Key(ctx)
@@ -231,32 +226,15 @@ func (r *Reconciler) readSource(ctx context.Context, sv *v1alpha1.GrafanaSecureV
 	if err != nil {
 		return err
 	}
-	want.source = v1alpha1.SourceStatus{Name: ref.Name, Key: ref.Key, UID: secret.UID, ResourceVersion: secret.ResourceVersion}
 	fingerprintAt := func(t ownership.Target) string {
 		return key.Of(content, string(sv.UID), string(t.Connection.Kind), t.Connection.Name, t.Namespace, t.Name)
 	}
-	want.fingerprint, want.origin = fingerprintAt(want.target), originOf(secret)
-	want.rotated = true
+	want.fingerprint, want.rotated = fingerprintAt(want.target), true
 	if len(sv.Status.Targets) > 0 { // the first is the one that was written last
 		last := sv.Status.Targets[0]
-		want.rotated = !isValueOf(&last, want.source, fingerprintAt(ownership.TargetOf(last)))
+		want.rotated = !want.source.isFrom(&last) && !isValueOf(&last, want.source, fingerprintAt(ownership.TargetOf(last)))
 	}
 	return nil
-}
-
-// checkValue says what Grafana would refuse.
-func checkValue(value grafana.Value, ref v1alpha1.SecretKeyReference) error {
-	switch err := value.Validate(); {
-	case errors.Is(err, grafana.ErrValueEmpty):
-		return watch(v1alpha1.ReasonValueEmpty, "Key %q of Secret %q is empty. Put a value of 1 to %d bytes there.",
-			ref.Key, ref.Name, grafana.MaxValueBytes)
-	case errors.Is(err, grafana.ErrValueTooLarge):
-		return here(v1alpha1.ReasonValueTooLarge, "Key %q of Secret %q has %d bytes. Grafana takes at most %d. Put a shorter value there, or split it over several keys, each with its own GrafanaSecureValue.", ref.Key, ref.Name, len(value.Bytes()), grafana.MaxValueBytes)
-	case errors.Is(err, grafana.ErrValueNotUTF8):
-		return here(v1alpha1.ReasonValueNotUTF8, "Key %q of Secret %q is not UTF-8 text, and Grafana takes nothing else. Encode it, for example as base64, and put the encoded text there.", ref.Key, ref.Name)
-	default:
-		return err
-	}
 }
 
 // text returns the description to write over what Grafana showed, which may be nothing.

@@ -172,7 +172,7 @@ func (r *Reconciler) observe(
 
 // isStripped reports whether a value without owner labels is the very one on record, whose labels another writer dropped.
 func isStripped(seen observed) bool {
-	return seen.record != nil && seen.record.Source != nil && seen.record.CreatedAt != nil && !seen.found.CreatedAt.IsZero() &&
+	return seen.record.IsWritten() && seen.record.CreatedAt != nil && !seen.found.CreatedAt.IsZero() &&
 		ownership.SameAge(seen.found, seen.record)
 }
 

@@ -1,6 +1,8 @@
 package securevalue
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -56,6 +58,15 @@ func (r *Reconciler) mayRotate(sv *v1alpha1.GrafanaSecureValue) error {
 	}
 	r.memory.arrived(keyOf(sv)) // what is held back on purpose is not late
 	return &waitError{after: wait, what: "the next rotation", says: status.Errorf(status.Time, v1alpha1.ReasonSourceFlapping,
-		"Secret %q has changed more than %d times in a short time. At most one changed value a minute is written now, always the newest. Find out which writers change the Secret. To write the present value at once: `kubectl annotate gsv %s -n %s --overwrite %s=$(date +%%s)`.",
-		sv.Spec.ValueFrom.SecretKeyRef.Name, rotationBurst, sv.Name, sv.Namespace, v1alpha1.AnnotationSyncNow)}
+		"The value changed more than %d times in a short time. At most one changed value a minute is written now, always the newest. Find out which writers change %s. To write the current value at once: `kubectl annotate gsv %s -n %s --overwrite %s=$(date +%%s)`.",
+		rotationBurst, secretsOf(sv), sv.Name, sv.Namespace, v1alpha1.AnnotationSyncNow)}
+}
+
+// secretsOf names the Secrets that the object reads.
+func secretsOf(sv *v1alpha1.GrafanaSecureValue) string {
+	names := sv.Spec.ValueFrom.Secrets()
+	for i, name := range names {
+		names[i] = fmt.Sprintf("Secret %q", name)
+	}
+	return strings.Join(names, " or ")
 }

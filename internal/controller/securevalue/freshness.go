@@ -68,7 +68,7 @@ func hasFreshness(sv *v1alpha1.GrafanaSecureValue) bool {
 }
 
 // applyFresh writes Fresh into the status of the object. Where the value is not fresh any more, its message ends with the origin of the
-// Secret, which is read for that if this reconcile has not read it, and status does not say it already.
+// Secrets, which are read for that if this reconcile has not read them, and status does not say it already.
 func (r *Reconciler) applyFresh(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, rec *record) {
 	if sv.Spec.Freshness == nil {
 		meta.RemoveStatusCondition(&sv.Status.Conditions, v1alpha1.ConditionFresh)
@@ -122,13 +122,16 @@ func (r *Reconciler) announceStale(ctx context.Context, sv *v1alpha1.GrafanaSecu
 	}
 }
 
-// readOrigin returns the origin of the Secret that the object reads, or "" if that cannot be read.
+// readOrigin returns the origin of the Secrets that the object reads, without those that cannot be read.
 func (r *Reconciler) readOrigin(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) string {
-	secret := &corev1.Secret{}
-	if err := r.live.Get(ctx, client.ObjectKey{Namespace: sv.Namespace, Name: sv.Spec.ValueFrom.SecretKeyRef.Name}, secret); err != nil {
-		return ""
+	origin := ""
+	for _, name := range sv.Spec.ValueFrom.Secrets() {
+		secret := &corev1.Secret{}
+		if err := r.live.Get(ctx, client.ObjectKey{Namespace: sv.Namespace, Name: name}, secret); err == nil {
+			origin += originOf(secret)
+		}
 	}
-	return originOf(secret)
+	return origin
 }
 
 // What makers leave on a Secret: their owner references by kind and group, and where these may be absent, an annotation or a label.

@@ -161,21 +161,22 @@ func (r *Reconciler) sync(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, 
 	return r.release(ctx, sv, rec, rec.others(want.target), want)
 }
 
-// isWritten reports whether status alone proves that there is nothing to write: this generation is in Grafana, from the version of the
-// Secret that the cache shows. Nobody is asked.
+// isWritten reports whether status alone proves that there is nothing to write: this generation is in Grafana, from the versions of the
+// Secrets that the cache shows. Nobody is asked.
 func (r *Reconciler) isWritten(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, want *desired) bool {
 	if !isTrusted(sv, want.target) || want.again || r.connections.MayHaveDrifted(keyOf(sv)) {
 		return false
 	}
-	secret := &metav1.PartialObjectMetadata{}
-	secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-	ref := sv.Spec.ValueFrom.SecretKeyRef
-	if err := r.client.Get(ctx, client.ObjectKey{Namespace: sv.Namespace, Name: ref.Name}, secret); err != nil {
-		return false
+	var secrets []v1alpha1.SecretStatus
+	for _, name := range sv.Spec.ValueFrom.Secrets() {
+		secret := &metav1.PartialObjectMetadata{}
+		secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+		if err := r.client.Get(ctx, client.ObjectKey{Namespace: sv.Namespace, Name: name}, secret); err != nil {
+			return false
+		}
+		secrets = append(secrets, v1alpha1.SecretStatus{Name: name, UID: secret.UID, ResourceVersion: secret.ResourceVersion})
 	}
-	return *sv.Status.Targets[0].Source == v1alpha1.SourceStatus{
-		Name: ref.Name, Key: ref.Key, UID: secret.UID, ResourceVersion: secret.ResourceVersion,
-	}
+	return sourceOf(sv, secrets).isOf(&sv.Status.Targets[0])
 }
 
 // claim records the wanted target as pending, and makes sure of our finalizer.

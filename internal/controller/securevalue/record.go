@@ -93,8 +93,7 @@ func (rec *record) has(t ownership.Target) bool { return slices.Contains(rec.all
 
 // wrote reports whether status says that the object wrote the target, rather than that it may have.
 func (rec *record) wrote(t ownership.Target) bool {
-	record := ownership.Record(rec.targets, t)
-	return record != nil && record.Source != nil
+	return ownership.Record(rec.targets, t).IsWritten()
 }
 
 // own records that the wanted target has the value, by the write if there was one. It becomes the first target.
@@ -103,7 +102,8 @@ func (rec *record) own(want *desired, found *grafana.SecureValue, write *change,
 	if old := ownership.Record(rec.targets, want.target); old != nil {
 		target = *old
 	}
-	target.Source, target.Fingerprint, target.Generation = &want.source, want.fingerprint, want.generation
+	target.Source, target.Sources, target.Recipe = want.source.key, want.source.secrets, want.source.recipe
+	target.Fingerprint, target.Generation = want.fingerprint, want.generation
 	target.DescriptionKept = want.kept
 	if found != nil {
 		target.Version, target.CreatedAt = found.Version, nil

@@ -287,7 +287,10 @@ func (c change) note(warnings []string) string {
 
 // readyMessage is the message of Ready=True.
 func readyMessage(t v1alpha1.TargetStatus, warnings []string) string {
-	message := fmt.Sprintf("Key %q of Secret %q is in Grafana as secure value %q.", t.Source.Key, t.Source.Name, t.Name)
+	message := fmt.Sprintf("The result of the template is in Grafana as secure value %q.", t.Name)
+	if t.Source != nil {
+		message = fmt.Sprintf("Key %q of Secret %q is in Grafana as secure value %q.", t.Source.Key, t.Source.Name, t.Name)
+	}
 	return strings.Join(append([]string{message}, warnings...), " ")
 }
 

@@ -38,7 +38,7 @@ import (
 const FieldManager = "grafana-secure-value-operator"
 
 const (
-	// secretIndex is the field index of objects by the name of the Secret that they read.
+	// secretIndex is the field index of objects by the names of the Secrets that they read.
 	secretIndex = "secret"
 	// nameIndex is the field index of objects by the names in Grafana that they name, own or have pending.
 	nameIndex = "name"
@@ -132,7 +132,7 @@ func (r *Reconciler) noteChange(o client.Object) bool {
 
 func bySecret(o client.Object) []string {
 	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
-	return []string{sv.Spec.ValueFrom.SecretKeyRef.Name}
+	return sv.Spec.ValueFrom.Secrets()
 }
 
 func byName(o client.Object) []string {
