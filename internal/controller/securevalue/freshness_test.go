@@ -152,10 +152,24 @@ func TestLastRotationTime(t *testing.T) {
 		"sync-now with a rotation":                        {do: func(w *world) { w.source("canary-2"); syncNow(w) }, changes: true, writes: 1},
 		"a move":                                          {do: rename, writes: 1},
 		"a move, of a Secret that was written again with the same value": {do: func(w *world) { w.source("canary-1"); rename(w) }, writes: 1},
-		"sync-now":                                {do: syncNow, writes: 1},
-		"a correction of drift":                   {do: func(w *world) { w.overwrite("api-key"); w.pass(listPeriod) }, writes: 1},
-		"an edit of description":                  {do: edit(func(spec *v1alpha1.GrafanaSecureValueSpec) { spec.Description = "text" }), writes: 1},
-		"an edit of decrypters":                   {do: edit(func(spec *v1alpha1.GrafanaSecureValueSpec) { spec.Decrypters = nil }), writes: 1},
+		"sync-now":               {do: syncNow, writes: 1},
+		"a correction of drift":  {do: func(w *world) { w.overwrite("api-key"); w.pass(listPeriod) }, writes: 1},
+		"an edit of description": {do: edit(func(spec *v1alpha1.GrafanaSecureValueSpec) { spec.Description = "text" }), writes: 1},
+		"an edit of decrypters":  {do: edit(func(spec *v1alpha1.GrafanaSecureValueSpec) { spec.Decrypters = nil }), writes: 1},
+		"an edit of transforms": {do: edit(func(spec *v1alpha1.GrafanaSecureValueSpec) {
+			spec.Transforms = []v1alpha1.ValueTransform{v1alpha1.TransformBase64Encode}
+		}), writes: 1},
+		"an edit of transforms with a rotation": {do: func(w *world) {
+			w.source("canary-2")
+			edit(func(spec *v1alpha1.GrafanaSecureValueSpec) {
+				spec.Transforms = []v1alpha1.ValueTransform{v1alpha1.TransformBase64Encode}
+			})(w)
+		}, changes: true, writes: 1},
+		"a template of the Secret, with another value": {do: edit(func(spec *v1alpha1.GrafanaSecureValueSpec) {
+			spec.ValueFrom = v1alpha1.ValueSource{Template: &v1alpha1.ValueTemplate{
+				SecretRefs: []v1alpha1.TemplateSecretReference{{Name: "source"}}, Text: "v {{ .source.key }}",
+			}}
+		}), changes: true, writes: 1},
 		"a restart":                               {do: func(w *world) { w.restart() }},
 		"a Secret written again":                  {do: func(w *world) { w.source("canary-1") }},
 		"a missing Secret":                        {do: func(w *world) { w.removeSecret("source") }},
