@@ -210,7 +210,7 @@ type ValueTemplate struct {
 	// key user of the Secret whose as is db, {{ index .tls "tls.crt" }} a key that is
 	// no identifier. It may use the functions that docs/values.md lists, and no
 	// define, template or block. A key that is missing is SecretKeyNotFound, and
-	// every other error TemplateInvalid, which tells the line and never a value.
+	// every other error TemplateInvalid, which names the line and never a value.
 	//
 	// +required
 	// +kubebuilder:validation:MaxLength=65536
@@ -510,8 +510,8 @@ type TargetStatus struct {
 	Sources []SecretStatus `json:"sources,omitempty"`
 
 	// recipe is a hash of the template and the transforms of spec that made the value.
-	// Without it the operator could not tell, once its key is lost, whether unchanged
-	// Secrets still make the same value. Absent where spec has neither.
+	// Once the fingerprint key is lost, it shows whether unchanged Secrets still make
+	// the same value. Absent where spec has neither.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=64

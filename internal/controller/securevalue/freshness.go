@@ -124,14 +124,14 @@ func (r *Reconciler) announceStale(ctx context.Context, sv *v1alpha1.GrafanaSecu
 
 // readOrigin returns the origin of the Secrets that the object reads, without those that cannot be read.
 func (r *Reconciler) readOrigin(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) string {
-	origin := ""
+	var origin strings.Builder
 	for _, name := range sv.Spec.ValueFrom.Secrets() {
 		secret := &corev1.Secret{}
 		if err := r.live.Get(ctx, client.ObjectKey{Namespace: sv.Namespace, Name: name}, secret); err == nil {
-			origin += originOf(secret)
+			origin.WriteString(originOf(secret))
 		}
 	}
-	return origin
+	return origin.String()
 }
 
 // What makers leave on a Secret: their owner references by kind and group, and where these may be absent, an annotation or a label.
