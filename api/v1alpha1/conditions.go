@@ -145,9 +145,10 @@ const (
 	// namespace, for a ClusterGrafanaConnection in the operator's.
 	ReasonCredentialsNotFound = "CredentialsNotFound"
 
-	// ReasonCredentialsInvalid: the token is empty, holds characters that no token has, has more than 8 KiB, or is a Cloud access policy token
-	// (glc_...); or the CA, or the client certificate with its key, has more than 64 KiB. Or the Secret is one that holds no credentials of
-	// Grafana: the operator's own, and in the operator's namespace the token of a ServiceAccount or a release of Helm. Nothing was sent.
+	// ReasonCredentialsInvalid: the token is empty, contains characters that are not allowed in a token, has more than 8 KiB, or is a Cloud
+	// access policy token (glc_...); or the CA, or the client certificate with its key, has more than 64 KiB. Or the Secret is one that
+	// holds no credentials of Grafana: the operator's own, and in the operator's namespace the token of a ServiceAccount or a release of
+	// Helm. Nothing was sent.
 	ReasonCredentialsInvalid = "CredentialsInvalid"
 
 	// ReasonUnauthorized: Grafana refused the token (401): it is wrong, expired, revoked or of another Grafana. Objects make no call with

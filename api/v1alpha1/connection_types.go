@@ -92,13 +92,14 @@ type TLSConfig struct {
 // +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://(((0|22[4-9]|2[3-5][0-9])[.][0-9]+|169[.]254)[.][0-9]+[.][0-9]+(:[0-9]+)?(/.*)?$|[[]([fF][eE][89A-Fa-f][0-9A-Fa-f]:|[fF][fF][0-9A-Fa-f]{2}:|[0:]+[]]))')",message="must not name a link-local, multicast, reserved or unspecified address: no Grafana is there",fieldPath=".url"
 // +kubebuilder:validation:XValidation:rule="!self.url.matches('%([^0-9A-Fa-f]|[0-9A-Fa-f]([^0-9A-Fa-f]|$)|$)')",message="must have two hexadecimal digits after each '%' in the path",fieldPath=".url"
 // +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://[^/?#]*:[0-9]+([/?#]|$)') || self.url.matches('^https?://[^/?#]*:0*(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})([/?#]|$)')",message="must have a port from 1 to 65535, or none",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!self.url.matches('[^/]/apis(/?$|/[^/?#]*[.]grafana[.]app(/|$))')",message="must end before /apis: the operator adds that path, so write for example https://acme.grafana.net",fieldPath=".url"
 // +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://[^/?#]*@')",message="must not contain a user or a password: the token comes from credentials.tokenSecretRef",fieldPath=".url"
 // +kubebuilder:validation:XValidation:rule="!self.url.matches('(?i)^https?://[^/?#]+[.]grafana[.]net[.]?(:[0-9]*)?([/?#]|$)') || self.__namespace__.startsWith('stacks-')",message="must be stacks-<id> for a stack of Grafana Cloud (a host under .grafana.net): the id is a number, shown on grafana.com in the details of the stack",fieldPath=".namespace"
 type ConnectionSpec struct {
 	// url is the address of Grafana: http or https, a host, optionally a port from
 	// 1 to 65535 and a path, at most 2048 characters in all, for example
 	// https://acme.grafana.net or http://[::1]:3000/grafana. It has no user, query
-	// or fragment. An IPv4 address is four decimal numbers. The operator never calls
+	// or fragment, and ends before /apis, which the operator adds. An IPv4 address is four decimal numbers. The operator never calls
 	// link-local addresses, those of cloud metadata services, and others that no
 	// Grafana can have, whatever name resolves to them. An installation may restrict
 	// the hosts further. A change means the same Grafana at another address. For
@@ -328,9 +329,9 @@ var (
 // +kubebuilder:resource:path=grafanaconnections,scope=Namespaced,shortName=gconn,categories=secure-values
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether the last check of Grafana succeeded"
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of Ready"
-// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.status.url`,description="The address at which Grafana was last found"
+// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.status.url`,description="The address that Grafana last answered at; empty until it has"
 // +kubebuilder:printcolumn:name="Grafana Namespace",type=string,JSONPath=`.spec.namespace`,description="The organization or stack in Grafana"
-// +kubebuilder:printcolumn:name="Used By",type=integer,JSONPath=`.status.secureValues`,description="How many GrafanaSecureValues use the connection"
+// +kubebuilder:printcolumn:name="Used By",type=integer,JSONPath=`.status.secureValues`,description="How many GrafanaSecureValues use the connection, as of the last resync"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="Orphaned",type=integer,JSONPath=`.status.orphanedValues`,priority=1,description="How many secure values in Grafana no object owns any more"
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1,description="The message of Ready: what is true, and what to do next"
@@ -497,9 +498,9 @@ type ClusterGrafanaConnectionSpec struct {
 // +kubebuilder:resource:path=clustergrafanaconnections,scope=Cluster,shortName=cgconn,categories=secure-values
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether the last check of Grafana succeeded"
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of Ready"
-// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.status.url`,description="The address at which Grafana was last found"
+// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.status.url`,description="The address that Grafana last answered at; empty until it has"
 // +kubebuilder:printcolumn:name="Grafana Namespace",type=string,JSONPath=`.spec.namespace`,description="The organization or stack in Grafana"
-// +kubebuilder:printcolumn:name="Used By",type=integer,JSONPath=`.status.secureValues`,description="How many GrafanaSecureValues use the connection"
+// +kubebuilder:printcolumn:name="Used By",type=integer,JSONPath=`.status.secureValues`,description="How many GrafanaSecureValues use the connection, as of the last resync"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="Orphaned",type=integer,JSONPath=`.status.orphanedValues`,priority=1,description="How many secure values in Grafana no object owns any more"
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1,description="The message of Ready: what is true, and what to do next"

@@ -278,7 +278,7 @@ type Freshness struct {
 	// +kubebuilder:validation:XValidation:rule="self != '' && size(self) <= 32 && self.matches('^([0-9]{1,5}([.][0-9]{1,9})?h)?([0-9]{1,7}([.][0-9]{1,9})?m)?([0-9]{1,9}([.][0-9]{1,9})?s)?$') && duration(self) >= duration('1h') && duration(self) <= duration('87600h')",message="must be from 1h to 87600h, written with h, m and s in at most 32 characters, for example 2160h for 90 days"
 	MaxAge string `json:"maxAge,omitempty"`
 
-	// expirationTime is when the present value expires at its source, in RFC 3339,
+	// expirationTime is when the current value expires at its source, in RFC 3339,
 	// for example 2027-01-31T00:00:00Z. From then on Fresh is False with reason
 	// Expired, also where the value was rotated meanwhile: set the time at which
 	// the new value expires.

@@ -126,6 +126,7 @@ const (
 	userRule        = "must not contain a user or a password: the token comes from credentials.tokenSecretRef"
 	queryRule       = "must not contain a query or a fragment"
 	spaceRule       = "must not contain white space or control characters"
+	apisRule        = "must end before /apis: the operator adds that path"
 	portRule        = "must have a port from 1 to 65535, or none"
 	namespaceRule   = "must be default, org-<id> with an id from 2 on, or stacks-<id>"
 	stackRule       = "must be stacks-<id> for a stack of Grafana Cloud (a host under .grafana.net)"
@@ -228,6 +229,8 @@ func TestBadInputIsRefusedWithOneSentence(t *testing.T) {
 		{"URL with a space before it", connectionKind, []edit{{"spec.url", " https://acme.example.com"}}, "spec.url", spaceRule},
 		{"URL with a newline after it", connectionKind, []edit{{"spec.url", "https://acme.example.com\n"}}, "spec.url", spaceRule},
 		{"URL with a control character", connectionKind, []edit{{"spec.url", "https://acme.example.com/\x7f"}}, "spec.url", spaceRule},
+		{"URL with the path of the API", connectionKind, []edit{{"spec.url", "https://acme.example.com/grafana/apis/secret.grafana.app/v1beta1"}}, "spec.url", apisRule},
+		{"URL with the path of all APIs", connectionKind, []edit{{"spec.url", "https://acme.example.com/apis/"}}, "spec.url", apisRule},
 		{"URL with port 99999", connectionKind, []edit{{"spec.url", "https://acme.example.com:99999"}}, "spec.url", portRule},
 		{"URL with port 65536", connectionKind, []edit{{"spec.url", "https://acme.example.com:65536/grafana"}}, "spec.url", portRule},
 		{"URL with port 0", connectionKind, []edit{{"spec.url", "https://acme.example.com:0"}}, "spec.url", portRule},
@@ -454,6 +457,7 @@ func TestInputAtTheBoundsIsAccepted(t *testing.T) {
 		{"host of one label with an underscore", connectionKind, []edit{{"spec.url", "http://grafana_ee"}}},
 		{"host with a dot at its end", connectionKind, []edit{{"spec.url", "https://acme.example.com./grafana/"}}},
 		{"path with an escape and an at sign", connectionKind, []edit{{"spec.url", "https://acme.example.com/a%2Fb/@c:99999"}}},
+		{"sub-path under apis, and a host of that name", connectionKind, []edit{{"spec.url", "https://apis/apis/grafana"}}},
 		{"URL of 2048 characters", connectionKind, []edit{{"spec.url", "https://acme.example.com/" + strings.Repeat("a", 2048-25)}}},
 		{"organization 2", connectionKind, []edit{{"spec.namespace", "org-2"}}},
 		{"organization 10", connectionKind, []edit{{"spec.namespace", "org-10"}}},

@@ -95,7 +95,7 @@ func New(cfg Config) (*Client, error) {
 	case !segmentPattern.MatchString(cfg.APIVersion):
 		return nil, errors.New("the API version must be one such as v1beta1")
 	case !cfg.Token.IsPrintable():
-		return nil, errors.New("the token holds characters that no token has")
+		return nil, errors.New("the token contains characters that are not allowed")
 	case cfg.Timeout <= 0:
 		return nil, errors.New("the timeout must be positive")
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 
@@ -280,7 +281,7 @@ var _ = Describe("The chart", func() {
 		m.stop()
 	})
 
-	DescribeTable("prints four things to apply next, which work as they are",
+	DescribeTable("prints one command that applies the four objects needed next, and works as it is",
 		func(ctx SpecContext, namespaces []string, args ...string) {
 			c := newCluster(ctx)
 			for _, namespace := range namespaces {
@@ -288,16 +289,14 @@ var _ = Describe("The chart", func() {
 			}
 			notes := c.install(args...)
 			m := c.run()
-			things := yamlOf(notes)
-			Expect(things).To(HaveLen(4), notes)
+			command := regexp.MustCompile(`(?s)\nkubectl apply .*?\nEOF\n`).FindString(notes)
+			Expect(strings.Count(command, "\napiVersion: ")).To(Equal(4), notes)
 			sv := &v1alpha1.GrafanaSecureValue{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "sm-api-key"}}
 			if len(namespaces) > 0 {
 				sv.Namespace = namespaces[0]
 			}
-			for _, thing := range things {
-				thing = strings.NewReplacer("glsa_...", token, "api-key: ...", "api-key: canary-1", "https://acme.grafana.net", c.grafanaURL).Replace(thing)
-				c.kubectl(thing, "apply", "-f", "-")
-			}
+			filled := strings.NewReplacer("glsa_...", token, "api-key: ...", "api-key: canary-1", "https://acme.grafana.net", c.grafanaURL)
+			c.shell(block{"sh", filled.Replace(command)})
 			c.eventuallySays(sv, v1alpha1.ReasonSynced)
 			c.eventuallyStored("sm-api-key", "canary-1")
 			Expect(c.requests(m.user, controlplane.Mark{}, denied)).To(BeEmpty())
@@ -342,17 +341,6 @@ func replace(path, old, replacement string) {
 	Expect(err).NotTo(HaveOccurred())
 	Expect(string(content)).To(ContainSubstring(old))
 	Expect(os.WriteFile(path, []byte(strings.Replace(string(content), old, replacement, 1)), 0o644)).To(Succeed())
-}
-
-// yamlOf returns the objects in a text, each of which ends with an empty line.
-func yamlOf(text string) []string {
-	var found []string
-	for paragraph := range strings.SplitSeq(text, "\n\n") {
-		if strings.HasPrefix(paragraph, "apiVersion: ") {
-			found = append(found, paragraph)
-		}
-	}
-	return found
 }
 
 func (c *cluster) createMany(objects int) {

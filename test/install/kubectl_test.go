@@ -77,7 +77,7 @@ var _ = Describe("The chart with watch.namespaces", func() {
 		out, err := c.tryHelm(kubeconfig, withImage("install", release, chart())...)
 		Expect(err).To(HaveOccurred(), "the installer may do too much")
 		Expect(out).To(ContainSubstring("forbidden"))
-		out, err = c.tryHelm(kubeconfig, withImage("install", release, chart(), "--values", rolesAlone())...)
+		out, err = c.tryHelm(kubeconfig, "install", release, chart(), "--namespace", operatorNamespace, "--values", rolesAlone())
 		Expect(err).NotTo(HaveOccurred(), out)
 		clusterRoles := &rbacv1.ClusterRoleList{}
 		Expect(c.k8s.List(ctx, clusterRoles)).To(Succeed())
@@ -107,7 +107,8 @@ var _ = Describe("The chart with watch.namespaces", func() {
 func rolesAlone() string {
 	GinkgoHelper()
 	blocks := blocksOf(filepath.Join(chart(), "README.md"), "With Roles alone")
-	Expect(blocks).To(HaveLen(1))
+	Expect(blocks).To(HaveLen(2), "the values and the command")
+	Expect(blocks[1].code).To(ContainSubstring("-f values.yaml"))
 	Expect(blocks[0].code).To(ContainSubstring("[team-a, team-b]"))
 	path := filepath.Join(GinkgoT().TempDir(), "values.yaml")
 	Expect(os.WriteFile(path, []byte(strings.Replace(blocks[0].code, "[team-a, team-b]", "["+team+"]", 1)), 0o644)).To(Succeed())
@@ -125,11 +126,10 @@ var _ = Describe("The README", func() {
 		c.grafana.AddToken("glsa_...")
 		lines := 0
 		for _, block := range quickstart {
-			if block.language == "yaml" {
-				lines += strings.Count(block.code, "\n")
-				Expect(block.code).To(ContainSubstring("url: https://acme.grafana.net\n"))
-				c.kubectl(strings.Replace(block.code, "https://acme.grafana.net", c.grafanaURL, 1), "apply", "-f", "-")
-				continue
+			if _, objects, found := strings.Cut(block.code, "<<'EOF'\n"); found {
+				lines += strings.Count(objects, "\n") - 1
+				Expect(objects).To(ContainSubstring("url: https://acme.grafana.net\n"))
+				block.code = strings.Replace(block.code, "https://acme.grafana.net", c.grafanaURL, 1)
 			}
 			c.shell(block)
 		}

@@ -47,7 +47,7 @@ var _ = Describe("A connection", func() {
 		}, v1alpha1.ReasonCredentialsInvalid, "is empty"),
 		Entry("a token of two lines", nil, func(w *world, _ *v1alpha1.ConnectionSpec) {
 			w.secret("grafana", map[string]string{"token": "glsa_canary\nsecond"})
-		}, v1alpha1.ReasonCredentialsInvalid, "characters that no token has"),
+		}, v1alpha1.ReasonCredentialsInvalid, "characters that are not allowed in a token"),
 		Entry("Secret missing", nil, func(w *world, _ *v1alpha1.ConnectionSpec) {
 			w.deleteSecret("grafana")
 		}, v1alpha1.ReasonCredentialsNotFound, `Secret "grafana" does not exist`),

@@ -130,7 +130,7 @@ func (r *Reconciler) credentials(ctx context.Context, conn v1alpha1.Connection) 
 	case result.token.Empty():
 		return result, credentialsInvalid("Key %q of Secret %q is empty. Put a service account token of Grafana there.", ref.Key, ref.Name)
 	case !result.token.IsPrintable():
-		return result, credentialsInvalid("Key %q of Secret %q holds characters that no token has, as a line break. Put the token alone there.",
+		return result, credentialsInvalid("Key %q of Secret %q contains characters that are not allowed in a token, for example a line break. Put the token alone there.",
 			ref.Key, ref.Name)
 	case result.token.IsCloudAccessPolicy():
 		return result, credentialsInvalid("Key %q of Secret %q holds a Grafana Cloud access policy token (glc_...), which this API does not take. Put a service account token (glsa_...) of the stack there.", ref.Key, ref.Name)

@@ -221,8 +221,8 @@ func (w *world) freshOf(name string) (says, message string) {
 	return string(fresh.Status) + " " + fresh.Reason, fresh.Message
 }
 
-// A line that is crossed costs one status write, one event and one read of the Secret, and nothing in Grafana; a restart costs nothing.
-func TestALineIsCrossedOnce(t *testing.T) {
+// A limit that passes costs one status write, one event and one read of the Secret, and nothing in Grafana; a restart costs nothing.
+func TestALimitPassesOnce(t *testing.T) {
 	inWorld(t, func(w *world) {
 		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: worldNamespace, Name: "made", OwnerReferences: []metav1.OwnerReference{
 			{APIVersion: "external-secrets.io/v1", Kind: "ExternalSecret", Name: "db", UID: "u"},
@@ -273,7 +273,7 @@ func TestALineIsCrossedOnce(t *testing.T) {
 		from = w.callCount()
 		w.pass(24 * time.Hour)
 		expect("False Expired", from)
-		w.secret(worldNamespace, "made", "key", "canary-2") // which does not end it, and is no second line
+		w.secret(worldNamespace, "made", "key", "canary-2") // which does not end it, and is no second limit
 		w.pass(time.Second)
 		if want := []string{"Normal Created", "Warning Overdue", "Warning Expired", "Normal Rotated"}; !slices.Equal(events.events, want) {
 			t.Errorf("events are %q, want %q", events.events, want)
@@ -328,7 +328,7 @@ func TestFreshFollowsTheObject(t *testing.T) {
 		change(func(spec *v1alpha1.GrafanaSecureValueSpec) { spec.Suspend = false })
 		says("False Overdue")
 
-		w.removeSecret("later") // the line is crossed while something else is wrong
+		w.removeSecret("later") // the limit passes while something else is wrong
 		change(func(spec *v1alpha1.GrafanaSecureValueSpec) {
 			spec.Freshness.ExpirationTime = &metav1.Time{Time: time.Now().Add(time.Hour)}
 		})

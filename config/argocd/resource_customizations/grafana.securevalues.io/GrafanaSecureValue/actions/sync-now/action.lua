@@ -1,4 +1,4 @@
--- Has the value written to Grafana again, once. The operator answers with the same token in status.lastSyncNow.
+-- Has the value written to Grafana again, once. The operator answers with the same value in status.lastSyncNow.
 local os = require("os")
 local key = "grafana.securevalues.io/sync-now"
 if obj.metadata.annotations == nil then
