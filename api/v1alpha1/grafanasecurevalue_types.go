@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -245,14 +246,16 @@ type ValueSource struct {
 	Template *ValueTemplate `json:"template,omitempty"`
 }
 
-// Secrets are the names of the Secrets that the value comes from.
+// Secrets are the names of the Secrets that the value comes from, each once.
 func (s *ValueSource) Secrets() []string {
 	if s.Template == nil {
 		return []string{s.SecretKeyRef.Name}
 	}
-	names := make([]string, len(s.Template.SecretRefs))
-	for i, ref := range s.Template.SecretRefs {
-		names[i] = ref.Name
+	names := make([]string, 0, len(s.Template.SecretRefs))
+	for _, ref := range s.Template.SecretRefs {
+		if !slices.Contains(names, ref.Name) {
+			names = append(names, ref.Name)
+		}
 	}
 	return names
 }
@@ -281,9 +284,12 @@ type Freshness struct {
 	// expirationTime is when the current value expires at its source, in RFC 3339,
 	// for example 2027-01-31T00:00:00Z. From then on Fresh is False with reason
 	// Expired, also where the value was rotated meanwhile: set the time at which
-	// the new value expires.
+	// the new value expires. At most the year 2999.
 	//
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Format=date-time
+	// +kubebuilder:validation:Pattern=`^[12][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|(\+|-)([01][0-9]|2[0-3]):[0-5][0-9])$`
 	ExpirationTime *metav1.Time `json:"expirationTime,omitempty"`
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -338,6 +339,33 @@ func TestBadInputIsRefusedWithOneSentence(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestTimesThatGoDoesNotReadAreRefused: the API server takes more for a time than Go does, and one object with such a time would end the
+// watch of all.
+func TestTimesThatGoDoesNotReadAreRefused(t *testing.T) {
+	for text, accepted := range map[string]bool{
+		"2027-01-31T00:00:00Z":                true,
+		"2027-01-31T23:59:59.123456789-23:59": true,
+		"2027-01-31t00:00:00z":                false,
+		"2027-01-31T00:00:00x5Z":              false,
+		"2027-01-31T00:00:00+99:99":           false,
+		"2027-01-31T00:00:00ZTx":              false,
+		"2027-01-31T00:00:60Z":                false,
+		"2027-01-31T24:00:00Z":                false,
+		"2027-02-30T00:00:00Z":                false,
+		"2027-13-01T00:00:00Z":                false,
+		"9999-12-31T23:59:59-23:59":           false,
+		"0000-01-01T00:00:00Z":                false,
+	} {
+		err := dryRun(t, newObject(t, secureValueKind, edit{"spec.freshness", map[string]any{"maxAge": "1h", "expirationTime": text}}))
+		if (err == nil) != accepted || err != nil && !apierrors.IsInvalid(err) {
+			t.Errorf("%s: got %v, want it accepted: %t", text, err, accepted)
+		}
+		if _, parseErr := time.Parse(time.RFC3339, text); err == nil && parseErr != nil {
+			t.Errorf("%s is accepted, and Go says %s", text, parseErr)
+		}
 	}
 }
 

@@ -85,6 +85,18 @@ func (r *rendering) take(values ...reflect.Value) {
 	r.spend(MaxBytes - m.left + (len(values)+m.elements)*elementCost)
 }
 
+// ranged counts what range does with a map before its first iteration: it copies and sorts the keys.
+func (r *rendering) ranged(v any) any {
+	if fields, ok := v.(map[string]any); ok {
+		cost := 0
+		for key := range fields {
+			cost += len(key) + elementCost
+		}
+		r.spend(cost)
+	}
+	return v
+}
+
 // iteration counts one iteration, and the steps of its body.
 func (r *rendering) iteration(steps int) string {
 	if r.iterations++; r.iterations > maxIterations {

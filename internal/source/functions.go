@@ -88,7 +88,7 @@ var plain = func() map[string]function {
 
 // functions returns those that the template calls, and those that are put into its tree.
 func (r *rendering) functions() template.FuncMap {
-	bounded := template.FuncMap{iterationFunction: r.iteration}
+	bounded := template.FuncMap{rangedFunction: r.ranged, iterationFunction: r.iteration}
 	for _, functions := range []map[string]function{plain, r.readers()} {
 		for name, f := range functions {
 			if r.called[name] || name == fieldFunction {
@@ -175,7 +175,13 @@ func join(separator string, list any) (string, error) {
 // formats are those of printf whose result is bounded, and that never print an address.
 var formats = regexp.MustCompile(`%[-+# 0]*[0-9]{0,2}(?:\.[0-9]{0,2})?[bcdeEfFgGoOqstUvxX%]`)
 
+// maxFormat bounds the format of printf: to check it costs far more than to copy it.
+const maxFormat = 1 << 10
+
 func printf(format string, args ...any) (string, error) {
+	if len(format) > maxFormat {
+		return "", problemError(fmt.Sprintf("takes a format of at most %d bytes", maxFormat))
+	}
 	if strings.Contains(formats.ReplaceAllString(format, ""), "%") {
 		return "", problemError("takes verbs such as %s, %d and %08.2f alone: no *, no [1], no %p, and no width above 99")
 	}

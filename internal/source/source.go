@@ -13,8 +13,17 @@ import (
 // MaxBytes is the largest result of a function, of a template, and of the input of Base64Encode. Grafana takes less.
 const MaxBytes = 64 << 10
 
-// MaxSecretBytes bounds what the Secrets of a template hold together.
+// MaxSecretBytes bounds what the Secrets of a template hold together: as SizeOf counts it.
 const MaxSecretBytes = 1 << 20
+
+// SizeOf returns the bytes of the keys and values of a Secret, and 48 for each key.
+func SizeOf(data map[string][]byte) int {
+	size := 0
+	for key, value := range data {
+		size += len(key) + len(value) + elementCost
+	}
+	return size
+}
 
 // TooLargeError says that a value has more than MaxBytes.
 type TooLargeError struct{}

@@ -2,6 +2,7 @@ package source
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -26,6 +27,7 @@ const templateName = "value"
 // fieldFunction and iterationFunction are functions that no template can name: they are put into its tree.
 const (
 	fieldFunction     = "_field"
+	rangedFunction    = "_ranged"
 	iterationFunction = "_iteration"
 )
 
@@ -40,15 +42,31 @@ type rendering struct {
 	work       int
 }
 
-// turn admits one rendering at a time, so that they bound the memory of the process, too.
-var turn = make(chan struct{}, 1)
+// turn admits one rendering at a time, so that they bound the memory of the process, too. places admits few whose Secrets are in memory.
+var turn, places = make(chan struct{}, 1), make(chan struct{}, 4)
+
+// Enter waits until the Secrets of one more template may be read, before Render. The caller must call leave when it no longer needs them. The
+// error is that of the context.
+func Enter(ctx context.Context) (leave func(), err error) { return enter(ctx, places) }
+
+func enter(ctx context.Context, places chan struct{}) (leave func(), err error) {
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
 
 // Render returns what the text makes of the Secrets, which are named by their aliases. It depends on nothing else. The error is a
-// *MissingKeyError, a *TemplateError, or a TooLargeError where the result has more than MaxBytes.
-func Render(text string, secrets map[string]map[string][]byte) (result []byte, err error) {
-	turn <- struct{}{}
+// *MissingKeyError, a *TemplateError, a TooLargeError where the result has more than MaxBytes, or that of the context.
+func Render(ctx context.Context, text string, secrets map[string]map[string][]byte) (result []byte, err error) {
+	leave, err := enter(ctx, turn)
+	if err != nil {
+		return nil, err
+	}
 	defer func() {
-		<-turn
+		leave()
 		if recover() != nil { // text/template panics where Go does, and its words may have a value
 			result, err = nil, &TemplateError{Problem: "fails"}
 		}
@@ -97,8 +115,8 @@ func (r *rendering) parse(text string) (*parse.Tree, error) {
 	return tree, nil
 }
 
-// rewrite makes every field access a call of ours, which tells a missing key, and puts a call into the body of every range, which counts its
-// iterations and their steps. It returns the number of nodes, without those of such bodies.
+// rewrite makes every field access a call of ours, which tells a missing key, and puts two calls into every range, which count what it begins
+// with, and its iterations and their steps. It returns the number of nodes, without those of such bodies.
 func (r *rendering) rewrite(nodes ...parse.Node) (steps int) {
 	for _, node := range nodes {
 		steps++
@@ -124,6 +142,7 @@ func (r *rendering) rewrite(nodes ...parse.Node) (steps int) {
 			count := callNode(iterationFunction, n.Pos, numberNode(r.rewrite(n.List), n.Pos))
 			n.List.Nodes = append([]parse.Node{count}, n.List.Nodes...)
 			steps += r.rewrite(n.Pipe, n.ElseList)
+			n.Pipe.Cmds = append(n.Pipe.Cmds, callNode(rangedFunction, n.Pos).Pipe.Cmds...)
 		case *parse.ChainNode:
 			steps += r.rewrite(n.Node)
 		case *parse.IdentifierNode:

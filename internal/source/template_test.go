@@ -58,11 +58,11 @@ func TestRender(t *testing.T) {
 		"{{- /* a comment */ -}} {{ \"{{\" }}":                                                                                         "{{",
 	} {
 		t.Run(text, func(t *testing.T) {
-			got, err := source.Render(text, testSecrets())
+			got, err := source.Render(t.Context(), text, testSecrets())
 			if err != nil || string(got) != want {
 				t.Errorf("%q, %v, want %q", got, err, want)
 			}
-			if again, _ := source.Render(text, testSecrets()); string(again) != want {
+			if again, _ := source.Render(t.Context(), text, testSecrets()); string(again) != want {
 				t.Errorf("a second time it is %q", again)
 			}
 		})
@@ -94,7 +94,7 @@ func TestAMissingKeyIsNamed(t *testing.T) {
 		`{{ index .db "` + strings.Repeat("x", 254) + `"}}`: {"db", "", 1, 4},
 		`{{ index .db "no key" }}`:                          {"db", "", 1, 4},
 	} {
-		_, err := source.Render(text, testSecrets())
+		_, err := source.Render(t.Context(), text, testSecrets())
 		if got, ok := errors.AsType[*source.MissingKeyError](err); !ok || *got != want {
 			t.Errorf("%s: %+v, want %+v", text, err, want)
 		}
@@ -146,11 +146,11 @@ func TestAnInvalidTemplateIsTold(t *testing.T) {
 		`{{ toJson .db }}`:                        {1, 4, `calls function "toJson", which takes UTF-8 text alone: encode the value with b64enc first`},
 		`{{ js .db.binary }}`:                     {1, 4, `calls function "js", which takes UTF-8 text alone: encode the value with b64enc first`},
 		`{{ eq "1" 1 }}`:                          {1, 4, `calls function "eq", which compares two texts, two integers or two other numbers`},
-		`{{ range .db.password }}{{ end }}`:       {1, 13, "does what is not possible with these values"},
+		`{{ range .db.password }}{{ end }}`:       {1, 10, "does what is not possible with these values"},
 		`{{ upper .db.user .db.password }}`:       {1, 4, "does what is not possible with these values"},
 		`{{ trunc .db.password "x" }}`:            {1, 13, "does what is not possible with these values"},
 	} {
-		_, err := source.Render(text, testSecrets())
+		_, err := source.Render(t.Context(), text, testSecrets())
 		if got, ok := errors.AsType[*source.TemplateError](err); !ok || *got != want {
 			t.Errorf("%s: %+v, want %+v", text, err, want)
 		}
@@ -170,6 +170,10 @@ func TestATemplateIsBounded(t *testing.T) {
 		"value": []byte(strings.Repeat("x", 1024)), "full": []byte(strings.Repeat("\x00", source.MaxBytes)),
 		"half": []byte(strings.Repeat("'", source.MaxBytes/2)), "csv": []byte(strings.Repeat(",", 9_999)), "lines": []byte(strings.Repeat("\n", 9_999)),
 	}}
+	secrets["keys"] = map[string][]byte{}
+	for i := range 40_000 {
+		secrets["keys"][fmt.Sprint(i)] = nil
+	}
 	for _, row := range [][2]string{
 		{double(24, "print $x $x"), tooMuch("print")},
 		{double(24, "printf `%s%s` $x $x"), tooMuch("printf")},
@@ -198,6 +202,8 @@ func TestATemplateIsBounded(t *testing.T) {
 		{`{{ printf "%*d" 100000 1 }}`, "printf"},
 		{`{{ printf "%[1]s%[1]s" .big.half }}`, "printf"},
 		{`{{ printf "%%%-1000d" 1 }}`, "printf"},
+		{`{{ printf .big.half "x" }}`, `takes a format of at most 1024 bytes`},
+		{`{{ range 41 }}{{ range $key, $value := $.keys }}{{ break }}{{ end }}{{ end }}`, work},
 		{`{{ range 10001 }}{{ end }}`, iterations},
 		{`{{ range 1000000000000 }}{{ end }}`, iterations},
 		{`{{ range 101 }}{{ range 100 }}{{ end }}{{ end }}`, iterations},
@@ -216,13 +222,13 @@ func TestATemplateIsBounded(t *testing.T) {
 		{`{{ fromJson (print "` + strings.Repeat("[", 2000) + `" "` + strings.Repeat("]", 2000) + `") }}`, `calls function "fromJson", which ` + deep},
 	} {
 		text, want := row[0], row[1]
-		_, err := source.Render(text, secrets)
+		_, err := source.Render(t.Context(), text, secrets)
 		if got, ok := errors.AsType[*source.TemplateError](err); !ok || !strings.Contains(got.Problem, want) {
 			t.Errorf("%.100s: %v, want %s", text, err, want)
 		}
 	}
 	for _, text := range []string{`{{ .big.full }}x`, `{{ . }}`, `{{ range 100 }}{{ $.big.value }}{{ end }}`} {
-		if _, err := source.Render(text, secrets); !errors.As(err, new(source.TooLargeError)) {
+		if _, err := source.Render(t.Context(), text, secrets); !errors.As(err, new(source.TooLargeError)) {
 			t.Errorf("%s: %v, want that it is too large", text, err)
 		}
 	}
@@ -237,7 +243,7 @@ func TestATemplateIsBounded(t *testing.T) {
 		double(6, "print $x $x"):                                          0,
 		`{{ range list 1 2 3 }}{{ range list 1 2 3 }}x{{ end }}{{ end }}`: 9,
 	} {
-		if got, err := source.Render(text, secrets); err != nil || len(got) != want {
+		if got, err := source.Render(t.Context(), text, secrets); err != nil || len(got) != want {
 			t.Errorf("%.100s: %d bytes, %v, want %d", text, len(got), err, want)
 		}
 	}
@@ -249,7 +255,7 @@ func TestNoErrorHasAValue(t *testing.T) {
 	argument := []string{`.db.password`, `(list .db.password)`, `(dict .db.password .db.password)`, `(print "{" .db.password)`, `.db`, `.`, `1`, `(int "9")`}
 	failed := 0
 	check := func(text string) {
-		_, err := source.Render(text, secrets)
+		_, err := source.Render(t.Context(), text, secrets)
 		if err == nil {
 			return
 		}
@@ -309,14 +315,14 @@ func FuzzRender(f *testing.F) {
 		if len(text) > 16<<10 || strings.Contains(text, "4n4ry") {
 			return
 		}
-		result, err := source.Render(text, testSecrets())
+		result, err := source.Render(t.Context(), text, testSecrets())
 		if len(result) > source.MaxBytes {
 			t.Errorf("%d bytes", len(result))
 		}
 		if err != nil && strings.Contains(fmt.Sprintf("%v %+v", err, err), "4n4ry") {
 			t.Errorf("the error has a value: %v", err)
 		}
-		again, errAgain := source.Render(text, testSecrets())
+		again, errAgain := source.Render(t.Context(), text, testSecrets())
 		if string(again) != string(result) || fmt.Sprint(errAgain) != fmt.Sprint(err) {
 			t.Errorf("%q, %v, and then %q, %v", result, err, again, errAgain)
 		}

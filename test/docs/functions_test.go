@@ -35,7 +35,7 @@ func TestTemplates(t *testing.T) {
 		for _, ref := range template.SecretRefs {
 			secrets[ref.Alias()] = keys
 		}
-		result, err := source.Render(template.Text, secrets)
+		result, err := source.Render(t.Context(), template.Text, secrets)
 		if err != nil {
 			t.Errorf("%s: %v", sv.Name, err)
 		}

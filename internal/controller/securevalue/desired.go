@@ -145,7 +145,7 @@ func (r *Reconciler) connectionOf(ctx context.Context, sv *v1alpha1.GrafanaSecur
 	}
 	target := ownership.Target{Connection: ref, Namespace: conn.GetSpec().Namespace, Name: sv.SecureValueName()}
 	record := ownership.Record(sv.Status.Targets, target)
-	if !conn.GetDeletionTimestamp().IsZero() && (record == nil || record.Source == nil) { // a pending target anybody may write
+	if !conn.GetDeletionTimestamp().IsZero() && !record.IsWritten() { // a pending target anybody may write
 		return nil, watch(v1alpha1.ReasonConnectionNotReady, "%s is being deleted and takes no new secure values. Name another one in spec.connectionRef.", ownership.ConnectionOf(ref, sv.Namespace))
 	}
 	allowed, err := connection.Allows(ctx, r.client, conn, sv.Namespace)

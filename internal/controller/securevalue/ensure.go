@@ -50,8 +50,9 @@ func (r *Reconciler) ensure(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 	if err := r.readSource(ctx, sv, want); err != nil {
 		return err
 	}
-	rec.rotation = seen.settled && !want.again && !sameValue(want, seen.record)
-	if rec.rotation {
+	again := seen.record.IsWritten() && seen.record.Generation == 0 // an earlier attempt had no answer
+	rec.rotation = (seen.settled || again) && !want.again && !sameValue(want, seen.record)
+	if rec.rotation && seen.settled {
 		if err := r.mayRotate(sv); err != nil {
 			return err
 		}

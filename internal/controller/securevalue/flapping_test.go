@@ -3,6 +3,7 @@ package securevalue
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -104,11 +105,37 @@ func TestAFightOverASecretIsLimited(t *testing.T) {
 
 // What has settled arrives within a minute, and a rest of an hour restores the burst.
 func TestTheLastValueAlwaysArrives(t *testing.T) {
+	describe := func(w *world) {
+		w.edit("api-key", func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Description = "text" })
+	}
+	rename := func(w *world, name string) {
+		w.edit("api-key", func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = name })
+	}
 	for name, end := range map[string]func(w *world){
 		"with a new value":            func(w *world) { w.source("new") },
 		"with the value that is here": func(w *world) { w.source("newer"); w.run(); w.source(fmt.Sprintf("burst-%d", rotationBurst-1)) },
 		"while Grafana is down":       func(w *world) { w.outage(true); w.source("new"); w.pass(5 * time.Minute); w.outage(false) },
 		"after a restart":             func(w *world) { w.source("new"); w.run(); w.restart() },
+		"with an edit":                func(w *world) { w.source("new"); describe(w); w.run(); w.source("newer") },
+		"with a move":                 func(w *world) { w.source("new"); w.run(); rename(w, "moved"); w.run(); w.source("newer") },
+		"with a move, and back": func(w *world) {
+			rename(w, "moved")
+			w.run()
+			w.source("new")
+			w.run()
+			rename(w, "")
+		},
+		"of a Secret that was away": func(w *world) { w.removeSecret("source"); w.pass(2 * time.Minute); w.source("new") },
+		"after one that is refused": func(w *world) { w.source("\xff"); w.pass(2 * time.Minute); w.source("new") },
+		"after a pause": func(w *world) {
+			w.edit("api-key", func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Suspend = true })
+			w.source("new")
+			w.run()
+			w.edit("api-key", func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Suspend = false })
+		},
+		"after drift":              func(w *world) { w.overwrite("api-key"); w.source("new"); w.pass(listPeriod) },
+		"where the answer is lost": func(w *world) { w.source("new"); w.strikeOnce("Grafana PUT", answerLost); w.pass(2 * time.Minute) },
+		"where status is refused":  func(w *world) { w.source("new"); w.strikeOnce("PATCH status", callFails); w.pass(5 * time.Minute) },
 		"through a stalled watch": func(w *world) {
 			w.source("new")
 			w.run()
@@ -137,6 +164,37 @@ func TestTheLastValueAlwaysArrives(t *testing.T) {
 			})
 		})
 	}
+}
+
+// strikeOnce has one call fail, the first that begins so.
+func (w *world) strikeOnce(prefix string, how hit) {
+	done := false
+	w.strike = func(call string, _ int) hit {
+		if done || !strings.HasPrefix(call, prefix) {
+			return none
+		}
+		done = true
+		return how
+	}
+}
+
+// A write that fails, and is made again, counts as one.
+func TestAFightIsLimitedWhereWritesFail(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.newFlapping()
+		before, fails := w.written(), false
+		w.fail(func(method string) bool {
+			fails = fails != (method == http.MethodPut)
+			return method == http.MethodPut && fails
+		})
+		for i := range 120 {
+			w.source(fmt.Sprint("v", i))
+			w.pass(time.Second)
+		}
+		if n := w.written() - before; n > 2 {
+			t.Errorf("%d versions in two minutes, want at most 2", n)
+		}
+	})
 }
 
 // Only a changed Secret is limited, and counts.

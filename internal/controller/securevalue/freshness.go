@@ -69,14 +69,14 @@ func hasFreshness(sv *v1alpha1.GrafanaSecureValue) bool {
 
 // applyFresh writes Fresh into the status of the object. Where the value is not fresh any more, its message ends with the origin of the
 // Secrets, which are read for that if this reconcile has not read them, and status does not say it already.
-func (r *Reconciler) applyFresh(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, rec *record) {
+func (r *Reconciler) applyFresh(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, rec *record, now time.Time) {
 	if sv.Spec.Freshness == nil {
 		meta.RemoveStatusCondition(&sv.Status.Conditions, v1alpha1.ConditionFresh)
 	}
 	if !hasFreshness(sv) {
 		return
 	}
-	fresh, _ := freshness(*sv.Spec.Freshness, sv.Status.LastRotationTime, r.now())
+	fresh, _ := freshness(*sv.Spec.Freshness, sv.Status.LastRotationTime, now)
 	fresh.ObservedGeneration = sv.Generation
 	if fresh.Status == metav1.ConditionFalse {
 		old := meta.FindStatusCondition(sv.Status.Conditions, v1alpha1.ConditionFresh)
@@ -92,14 +92,13 @@ func (r *Reconciler) applyFresh(ctx context.Context, sv *v1alpha1.GrafanaSecureV
 	meta.SetStatusCondition(&sv.Status.Conditions, fresh)
 }
 
-// untilStale makes a reconcile come no later than Fresh changes.
-func (r *Reconciler) untilStale(sv *v1alpha1.GrafanaSecureValue, result ctrl.Result) ctrl.Result {
+// untilStale makes a reconcile come no later than Fresh changes, which status has as of a time.
+func (r *Reconciler) untilStale(sv *v1alpha1.GrafanaSecureValue, asOf time.Time, result ctrl.Result) ctrl.Result {
 	if !hasFreshness(sv) {
 		return result
 	}
-	now := r.now()
-	_, until := freshness(*sv.Spec.Freshness, sv.Status.LastRotationTime, now)
-	if wait := until.Sub(now); !until.IsZero() && (result.RequeueAfter == 0 || wait < result.RequeueAfter) {
+	_, until := freshness(*sv.Spec.Freshness, sv.Status.LastRotationTime, asOf)
+	if wait := max(until.Sub(r.now()), requeueSoon); !until.IsZero() && (result.RequeueAfter == 0 || wait < result.RequeueAfter) {
 		result.RequeueAfter = wait
 	}
 	return result
@@ -118,7 +117,7 @@ func (r *Reconciler) announceStale(ctx context.Context, sv *v1alpha1.GrafanaSecu
 	if reason := staleReason(sv.Status.Conditions); reason != "" && reason != old {
 		message := meta.FindStatusCondition(sv.Status.Conditions, v1alpha1.ConditionFresh).Message
 		ctrl.LoggerFrom(ctx).Info("Value is not fresh", "reason", reason, "message", message)
-		r.recorder.Eventf(sv, nil, corev1.EventTypeWarning, reason, "Sync", "%s", message)
+		r.recorder.Eventf(sv, nil, corev1.EventTypeWarning, reason, "Sync", "%s", noteOf(message))
 	}
 }
 

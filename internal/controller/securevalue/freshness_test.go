@@ -165,11 +165,9 @@ func TestLastRotationTime(t *testing.T) {
 				spec.Transforms = []v1alpha1.ValueTransform{v1alpha1.TransformBase64Encode}
 			})(w)
 		}, changes: true, writes: 1},
-		"a template of the Secret, with another value": {do: edit(func(spec *v1alpha1.GrafanaSecureValueSpec) {
-			spec.ValueFrom = v1alpha1.ValueSource{Template: &v1alpha1.ValueTemplate{
-				SecretRefs: []v1alpha1.TemplateSecretReference{{Name: "source"}}, Text: "v {{ .source.key }}",
-			}}
-		}), changes: true, writes: 1},
+		"a template of the Secret in place of its key": {do: edit(func(spec *v1alpha1.GrafanaSecureValueSpec) {
+			spec.ValueFrom = templateOf("v {{ .source.key }}", "source")
+		}), writes: 1},
 		"a restart":                               {do: func(w *world) { w.restart() }},
 		"a Secret written again":                  {do: func(w *world) { w.source("canary-1") }},
 		"a missing Secret":                        {do: func(w *world) { w.removeSecret("source") }},
@@ -197,6 +195,101 @@ func TestLastRotationTime(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func templateOf(text string, secrets ...string) v1alpha1.ValueSource {
+	template := &v1alpha1.ValueTemplate{Text: text}
+	for _, name := range secrets {
+		template.SecretRefs = append(template.SecretRefs, v1alpha1.TemplateSecretReference{Name: name})
+	}
+	return v1alpha1.ValueSource{Template: template}
+}
+
+// Of a template only another content of its Secrets is a rotation, and not an edit that makes another value of them.
+func TestLastRotationTimeOfATemplate(t *testing.T) {
+	for name, row := range map[string]struct {
+		change  func(*world, *v1alpha1.GrafanaSecureValueSpec)
+		changes bool
+	}{
+		"another text": {change: func(_ *world, spec *v1alpha1.GrafanaSecureValueSpec) {
+			spec.ValueFrom.Template.Text = "x{{ .source.key }}"
+		}},
+		"another text and order": {change: func(_ *world, spec *v1alpha1.GrafanaSecureValueSpec) {
+			spec.ValueFrom = templateOf("x{{ .source.key }}", "other", "source")
+		}},
+		"a Secret less": {change: func(_ *world, spec *v1alpha1.GrafanaSecureValueSpec) {
+			spec.ValueFrom = templateOf("x{{ .source.key }}", "source")
+		}},
+		"the key of a Secret": {change: func(_ *world, spec *v1alpha1.GrafanaSecureValueSpec) {
+			spec.ValueFrom = v1alpha1.ValueSource{SecretKeyRef: v1alpha1.SecretKeyReference{Name: "other", Key: "key"}}
+		}},
+		"a Secret more": {change: func(w *world, spec *v1alpha1.GrafanaSecureValueSpec) {
+			w.secret(worldNamespace, "third", "key", "canary-3")
+			spec.ValueFrom = templateOf("x{{ .third.key }}", "source", "third")
+		}, changes: true},
+		"another content of one": {change: func(w *world, _ *v1alpha1.GrafanaSecureValueSpec) {
+			w.secret(worldNamespace, "other", "key", "canary-3")
+		}, changes: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.secret(worldNamespace, "other", "key", "canary-2")
+				sv := w.value("api-key")
+				sv.Spec.ValueFrom = templateOf("{{ .source.key }}{{ .other.key }}", "source", "other")
+				w.create(sv)
+				w.restart()
+				w.pass(time.Minute)
+				first := w.get(worldNamespace, "api-key").Status.LastRotationTime
+				w.edit("api-key", func(sv *v1alpha1.GrafanaSecureValue) { row.change(w, &sv.Spec) })
+				w.pass(time.Minute)
+				if n := w.written(); n != 2 {
+					t.Errorf("%d writes, want 2", n)
+				}
+				if changed := !w.get(worldNamespace, "api-key").Status.LastRotationTime.Equal(first); changed != row.changes {
+					t.Errorf("changed: %t, want %t", changed, row.changes)
+				}
+			})
+		})
+	}
+}
+
+// The limit passes while the API server takes its time to write that it has not.
+func TestALimitThatPassesDuringAWriteIsReported(t *testing.T) {
+	inWorld(t, func(w *world) {
+		sv := w.value("api-key")
+		sv.Spec.Freshness = &v1alpha1.Freshness{MaxAge: "1h"}
+		w.create(sv)
+		w.restart()
+		w.pass(time.Second)
+		due := w.get(worldNamespace, "api-key").Status.LastRotationTime.Add(time.Hour)
+		w.pass(time.Until(due) - time.Second)
+		w.source("canary-1") // the same value, so status alone is written, for its version
+		w.strike = func(call string, _ int) hit {
+			if strings.HasPrefix(call, "PATCH status *v1alpha1.GrafanaSecureValue") {
+				time.Sleep(2 * time.Second) //nolint:forbidigo // in fake time
+			}
+			return none
+		}
+		w.pass(5 * time.Second)
+		w.strike = nil
+		w.pass(time.Minute)
+		if fresh, message := w.freshOf("api-key"); fresh != "False Overdue" {
+			t.Errorf("Fresh is %s: %s", fresh, message)
+		}
+	})
+}
+
+func TestNoteOf(t *testing.T) {
+	for message, want := range map[string]string{
+		"short":                                "short",
+		strings.Repeat("x", maxNoteBytes):      strings.Repeat("x", maxNoteBytes),
+		strings.Repeat("x", maxNoteBytes+1):    strings.Repeat("x", maxNoteBytes-3) + "...",
+		strings.Repeat("\u00fc", maxNoteBytes): strings.Repeat("\u00fc", (maxNoteBytes-3)/2) + "...",
+	} {
+		if got := noteOf(message); got != want {
+			t.Errorf("a message of %d bytes has a note of %d, want %d", len(message), len(got), len(want))
+		}
 	}
 }
 

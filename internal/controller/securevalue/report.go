@@ -37,7 +37,7 @@ const keyDelay = 5 * time.Second
 // report writes what a reconcile found into the status, if that changes it, and only then tells it in events and the log. It is the only
 // writer of status.
 func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, rec *record, err error) (ctrl.Result, error) {
-	ended := !sv.DeletionTimestamp.IsZero() && err == nil
+	now, ended := r.now(), !sv.DeletionTimestamp.IsZero() && err == nil
 	if !ended { // before status says that it is done
 		if dropErr := r.dropPending(ctx, sv, rec); dropErr != nil && (err == nil || errors.Is(err, errReleased)) {
 			err = dropErr
@@ -46,7 +46,7 @@ func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 	condition, known := conditionOf(sv, rec, err)
 	if !ended {
 		old, oldStale := status.Reason(sv.Status.Conditions), staleReason(sv.Status.Conditions)
-		changed, writeErr := r.writeStatus(ctx, sv, rec, condition, known)
+		changed, writeErr := r.writeStatus(ctx, sv, rec, condition, known, now)
 		switch {
 		case apierrors.IsNotFound(writeErr):
 			r.releaseVanished(ctx, sv, rec)
@@ -75,7 +75,10 @@ func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 		r.memory.reported(keyOf(sv))
 	}
 	result, err := r.result(keyOf(sv), err)
-	return r.untilStale(sv, result), err
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	return r.untilStale(sv, now, result), nil
 }
 
 // conditionOf returns what to say of the object. It reports false where nothing new is known, which includes that an old target is not
@@ -98,7 +101,7 @@ func conditionOf(sv *v1alpha1.GrafanaSecureValue, rec *record, err error) (statu
 // writeStatus writes the status, if it changes, in one patch that the API server refuses where the object has changed. Then what was
 // written to Grafana is merged into the newer version; where something was released, that must be decided again, and errChanged is returned.
 func (r *Reconciler) writeStatus(
-	ctx context.Context, sv *v1alpha1.GrafanaSecureValue, rec *record, condition status.Condition, known bool,
+	ctx context.Context, sv *v1alpha1.GrafanaSecureValue, rec *record, condition status.Condition, known bool, now time.Time,
 ) (changed bool, err error) {
 	generation, uid := sv.Generation, sv.UID
 	desired := &v1alpha1.DesiredStatus{Connection: sv.ConnectionOrDefault(), Name: sv.SecureValueName()}
@@ -114,7 +117,7 @@ func (r *Reconciler) writeStatus(
 			next.Status.LastRotationTime = rec.rotatedAt
 		}
 		if sv.Generation == generation && next.Status.ObservedGeneration == generation {
-			r.applyFresh(ctx, next, rec)
+			r.applyFresh(ctx, next, rec, now)
 		}
 		if equality.Semantic.DeepEqual(sv.Status, next.Status) {
 			return changed, err
@@ -227,9 +230,18 @@ func (r *Reconciler) announceReason(ctx context.Context, sv *v1alpha1.GrafanaSec
 	case status.Paused:
 		r.recorder.Eventf(sv, nil, corev1.EventTypeNormal, condition.Reason, "Sync", "Suspended, because %s", condition.Message)
 	case status.Time, status.Watch, status.Here, status.Elsewhere:
-		r.recorder.Eventf(sv, nil, corev1.EventTypeWarning, condition.Reason, "Sync", "%s", condition.Message)
+		r.recorder.Eventf(sv, nil, corev1.EventTypeWarning, condition.Reason, "Sync", "%s", noteOf(condition.Message))
 	}
 	ctrl.LoggerFrom(ctx).Info("Reason of Ready changed", "reason", condition.Reason, "message", condition.Message)
+}
+
+// noteOf returns a message as the note of an event, which ends earlier where it would be too long.
+func noteOf(message string) string {
+	if len(message) <= maxNoteBytes {
+		return message
+	}
+	const more = "..."
+	return strings.ToValidUTF8(message[:maxNoteBytes-len(more)], "") + more
 }
 
 // announce tells each write to Grafana, once, in an event, the log and metrics.

@@ -57,15 +57,29 @@ func recipeOf(spec *v1alpha1.GrafanaSecureValueSpec) string {
 
 // isOf reports whether the record has the same.
 func (s sourceStatus) isOf(record *v1alpha1.TargetStatus) bool {
-	return s.recipe == record.Recipe && s.isFrom(record)
+	if s.recipe != record.Recipe || (s.key == nil) != (record.Source == nil) {
+		return false
+	}
+	return s.key == nil && slices.Equal(s.secrets, record.Sources) || s.key != nil && *s.key == *record.Source
 }
 
-// isFrom reports whether the record has the same Secrets, whatever was made of them.
+// isFrom reports whether the record has the same key, or else each of these Secrets in the same version, whatever is made of them.
 func (s sourceStatus) isFrom(record *v1alpha1.TargetStatus) bool {
-	if s.key == nil || record.Source == nil {
-		return s.key == nil && record.Source == nil && slices.Equal(s.secrets, record.Sources)
+	if s.key != nil && record.Source != nil {
+		return *s.key == *record.Source
 	}
-	return *s.key == *record.Source
+	secrets, recorded := s.secrets, record.Sources
+	if s.key != nil {
+		secrets = []v1alpha1.SecretStatus{secretOf(*s.key)}
+	}
+	if record.Source != nil {
+		recorded = []v1alpha1.SecretStatus{secretOf(*record.Source)}
+	}
+	return !slices.ContainsFunc(secrets, func(secret v1alpha1.SecretStatus) bool { return !slices.Contains(recorded, secret) })
+}
+
+func secretOf(key v1alpha1.SourceStatus) v1alpha1.SecretStatus {
+	return v1alpha1.SecretStatus{Name: key.Name, UID: key.UID, ResourceVersion: key.ResourceVersion}
 }
 
 // identifier is what the alias of a Secret in a template is.
@@ -111,24 +125,30 @@ func (r *Reconciler) content(ctx context.Context, sv *v1alpha1.GrafanaSecureValu
 		}
 		return content, []*corev1.Secret{secret}, nil
 	}
+	leave, err := source.Enter(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer leave()
 	data := map[string]map[string][]byte{}
 	var secrets []*corev1.Secret
 	size := 0
-	for _, ref := range template.SecretRefs {
-		secret, err := r.sourceSecret(ctx, sv, ref.Name)
+	for _, name := range sv.Spec.ValueFrom.Secrets() {
+		secret, err := r.sourceSecret(ctx, sv, name)
 		if err != nil {
 			return nil, nil, err
 		}
-		for _, value := range secret.Data {
-			size += len(value)
-		}
-		if size > source.MaxSecretBytes {
+		if size += source.SizeOf(secret.Data); size > source.MaxSecretBytes {
 			return nil, nil, here(v1alpha1.ReasonTemplateInvalid, "The Secrets of spec.valueFrom.template hold more than %d bytes together. Keep what the template reads in smaller ones.", source.MaxSecretBytes)
 		}
-		data[ref.Alias()] = secret.Data
+		for _, ref := range template.SecretRefs {
+			if ref.Name == name {
+				data[ref.Alias()] = secret.Data
+			}
+		}
 		secrets = append(secrets, secret)
 	}
-	content, err := source.Render(template.Text, data)
+	content, err := source.Render(ctx, template.Text, data)
 	if err != nil {
 		err = sourceError(sv, err)
 	}
