@@ -74,7 +74,7 @@ K8S ?=
 export K8S
 
 # In how many processes test/integration runs, each with a control plane of its own.
-PROCESSES ?= 3
+PROCESSES ?= 4
 
 # Go enables cgo where there is a C compiler. With REQUIRE_RACE=1, go test fails without one.
 RACE ?= $(if $(filter 1,$(REQUIRE_RACE) $(shell go env CGO_ENABLED)),-race)

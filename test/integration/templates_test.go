@@ -60,7 +60,7 @@ var _ = Describe("A template", func() {
 			"{{ .db.port }}":                    {v1alpha1.ReasonSecretKeyNotFound, `Secret "db" has no key "port"`},
 			"{{ index .app .db.password }}":     {v1alpha1.ReasonSecretKeyNotFound, `Secret "app-config" does not have the key`},
 			"x\n{{ fail .db.password }}":        {v1alpha1.ReasonTemplateInvalid, `Line 2, column 4 of spec.valueFrom.template.text calls function "fail"`},
-			"{{ range .db.password }}{{ end }}": {v1alpha1.ReasonTemplateInvalid, "Line 1, column 13"},
+			"{{ range .db.password }}{{ end }}": {v1alpha1.ReasonTemplateInvalid, "Line 1, column 10"},
 			"{{ .db.password | fromJson }}":     {v1alpha1.ReasonTemplateInvalid, `calls function "fromJson", which fails`},
 			"{{ printf `%99999999d` 1 }}":       {v1alpha1.ReasonTemplateInvalid, `calls function "printf"`},
 		} {
