@@ -64,7 +64,7 @@ const (
 	// Base64Encode makes text of it. Nothing was sent, and Grafana keeps the last good value.
 	ReasonValueNotUTF8 = "ValueNotUTF8"
 
-	// ReasonTemplateInvalid: the template cannot be parsed, or fails with what the Secrets hold. The message tells the line, and never a
+	// ReasonTemplateInvalid: the template cannot be parsed, or fails with what the Secrets hold. The message names the line, and never a
 	// value. Nothing was sent, and Grafana keeps the last good value.
 	ReasonTemplateInvalid = "TemplateInvalid"
 

@@ -99,11 +99,12 @@ type ConnectionSpec struct {
 	// url is the address of Grafana: http or https, a host, optionally a port from
 	// 1 to 65535 and a path, at most 2048 characters in all, for example
 	// https://acme.grafana.net or http://[::1]:3000/grafana. It has no user, query
-	// or fragment, and ends before /apis, which the operator adds. An IPv4 address is four decimal numbers. The operator never calls
-	// link-local addresses, those of cloud metadata services, and others that no
-	// Grafana can have, whatever name resolves to them. An installation may restrict
-	// the hosts further. A change means the same Grafana at another address. For
-	// another Grafana, create another connection.
+	// or fragment, and ends before /apis, which the operator adds. An IPv4 address is
+	// four decimal numbers. The operator never calls link-local addresses, those of
+	// cloud metadata services, and others that no Grafana can have, whatever name
+	// resolves to them. An installation may restrict the hosts further. A change
+	// means the same Grafana at another address. For another Grafana, create another
+	// connection.
 	//
 	// +required
 	// +kubebuilder:validation:MaxLength=4096

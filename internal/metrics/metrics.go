@@ -116,8 +116,7 @@ type ConnectionState struct {
 
 // Source reports the present state of all objects and connections. Its functions must be safe for use by several goroutines.
 type Source struct {
-	Values        func() map[ValueState]int
-	Overdue       func() map[ValueState]int // by the reason of Fresh
+	Values        func() (values, overdue map[ValueState]int) // by the reason of Ready, and of Fresh
 	Connections   func() []ConnectionState
 	OldestPending func() time.Duration
 
@@ -158,10 +157,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
 	asNumber := map[bool]float64{true: 1}
-	for state, n := range source.Values() {
+	values, overdue := source.Values()
+	for state, n := range values {
 		gauge(c.values, float64(n), connectionValues(state.Connection, state.Reason)...)
 	}
-	for state, n := range source.Overdue() {
+	for state, n := range overdue {
 		gauge(c.overdue, float64(n), connectionValues(state.Connection, state.Reason)...)
 	}
 	for _, s := range source.Connections() {

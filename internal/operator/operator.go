@@ -174,7 +174,7 @@ func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manag
 	if err != nil {
 		return nil, fmt.Errorf("controller of GrafanaSecureValue: %w", err)
 	}
-	source := &metrics.Source{Values: values.States, Overdue: values.Overdue, Connections: connections.States, OldestPending: values.OldestPending}
+	source := &metrics.Source{Values: values.States, Connections: connections.States, OldestPending: values.OldestPending}
 	leads := manager.RunnableFunc(func(ctx context.Context) error { // with the lease, as any runnable that says nothing else
 		values.Leads()
 		metrics.SetSource(source)

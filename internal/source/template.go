@@ -42,17 +42,17 @@ type rendering struct {
 	work       int
 }
 
-// turn admits one rendering at a time, so that they bound the memory of the process, too. places admits few whose Secrets are in memory.
-var turn, places = make(chan struct{}, 1), make(chan struct{}, 4)
+// turn admits one rendering at a time, so that they bound the memory of the process, too. slots admits few whose Secrets are in memory.
+var turn, slots = make(chan struct{}, 1), make(chan struct{}, 4)
 
 // Enter waits until the Secrets of one more template may be read, before Render. The caller must call leave when it no longer needs them. The
 // error is that of the context.
-func Enter(ctx context.Context) (leave func(), err error) { return enter(ctx, places) }
+func Enter(ctx context.Context) (leave func(), err error) { return enter(ctx, slots) }
 
-func enter(ctx context.Context, places chan struct{}) (leave func(), err error) {
+func enter(ctx context.Context, slots chan struct{}) (leave func(), err error) {
 	select {
-	case places <- struct{}{}:
-		return func() { <-places }, nil
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -347,31 +347,20 @@ func chartDir(t *testing.T) string {
 	return dir
 }
 
-func rootDir(t *testing.T) string {
-	t.Helper()
-	root, err := helm.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return root
-}
+func rootDir(t *testing.T) string { t.Helper(); return found(t, helm.Root) }
 
-func helm4(t *testing.T) string {
-	t.Helper()
-	program, err := helm.Helm()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return program
-}
+func helm4(t *testing.T) string { t.Helper(); return found(t, helm.Helm) }
 
-func helm3(t *testing.T) string {
+func helm3(t *testing.T) string { t.Helper(); return found(t, helm.Helm3) }
+
+// found returns a path that must be there.
+func found(t *testing.T, find func() (string, error)) string {
 	t.Helper()
-	program, err := helm.Helm3()
+	path, err := find()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return program
+	return path
 }
 
 // run runs helm, which must succeed, and returns its output.

@@ -209,14 +209,21 @@ func value(name string) *v1alpha1.GrafanaSecureValue {
 	}
 }
 
-// lives takes a value through its life: it is created, rotated and deleted.
-func (c *cluster) lives() {
+// synced makes a connection, and an object whose value is in Grafana.
+func (c *cluster) synced() (*v1alpha1.GrafanaConnection, *v1alpha1.GrafanaSecureValue) {
 	GinkgoHelper()
 	conn := c.connect()
 	c.secret("source", "key", "canary-1")
 	sv := value("api-key")
 	c.create(sv)
 	c.eventuallySays(sv, v1alpha1.ReasonSynced)
+	return conn, sv
+}
+
+// lives takes a value through its life: it is created, rotated and deleted.
+func (c *cluster) lives() {
+	GinkgoHelper()
+	conn, sv := c.synced()
 	c.eventuallyStored("api-key", "canary-1")
 	c.secret("source", "key", "canary-2")
 	c.eventuallyStored("api-key", "canary-2")

@@ -132,7 +132,7 @@ func isLost(want *desired, seen observed) bool {
 // sameValue reports whether the desired value is the recorded one: made from the same versions of the same Secrets in the same way, or of the same
 // fingerprint.
 func sameValue(want *desired, record *v1alpha1.TargetStatus) bool {
-	return record != nil && isValueOf(record, want.source, want.fingerprint)
+	return isValueOf(record, want.source, want.fingerprint)
 }
 
 // isValueOf reports whether a record is of the value with that source, or with that fingerprint at the target of the record.

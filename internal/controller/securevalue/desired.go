@@ -78,12 +78,7 @@ func (r *Reconciler) desired(ctx context.Context, sv *v1alpha1.GrafanaSecureValu
 		return nil, invalidSpec("The annotation %s is longer than %d bytes. Give it a shorter token, for example $(date +%%s).",
 			v1alpha1.AnnotationSyncNow, maxTokenBytes)
 	}
-	if f := sv.Spec.Freshness; f != nil && f.MaxAge != "" {
-		if _, ok := f.Age(); !ok {
-			return nil, invalidSpec("spec.freshness.maxAge is %q. Use a duration from 1h to 87600h, for example 2160h for 90 days.", f.MaxAge)
-		}
-	}
-	if err := cmp.Or(want.validate(), validateSource(&sv.Spec)); err != nil {
+	if err := cmp.Or(validateFreshness(sv.Spec.Freshness), want.validate(), validateSource(&sv.Spec)); err != nil {
 		return nil, err
 	}
 	return want, want.checkLimits(sv.Namespace)
@@ -212,7 +207,7 @@ func (r *Reconciler) readSource(ctx context.Context, sv *v1alpha1.GrafanaSecureV
 	}
 	versions := make([]v1alpha1.SecretStatus, len(secrets))
 	for i, secret := range secrets {
-		versions[i] = v1alpha1.SecretStatus{Name: secret.Name, UID: secret.UID, ResourceVersion: secret.ResourceVersion}
+		versions[i] = secretStatusOf(secret)
 		want.origin += originOf(secret)
 	}
 	want.value, want.source = grafana.NewValue(content), sourceOf(sv, versions)

@@ -57,6 +57,16 @@ func (w *world) newFlapping() {
 	}
 }
 
+// isHeldBack makes a value of the Secret that is not written.
+func (w *world) isHeldBack(value string) {
+	w.t.Helper()
+	w.source(value)
+	w.run()
+	if got := w.reason(); got != v1alpha1.ReasonSourceFlapping {
+		w.t.Fatalf("it says %s", got)
+	}
+}
+
 func (w *world) reason() string {
 	w.t.Helper()
 	return status.Reason(w.get(worldNamespace, "api-key").Status.Conditions)
@@ -74,11 +84,7 @@ func (w *world) expectStored(t *testing.T, value string) {
 func TestAFightOverASecretIsLimited(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.newFlapping()
-		w.source("other")
-		w.run()
-		if got := w.reason(); got != v1alpha1.ReasonSourceFlapping {
-			t.Fatalf("it says %s", got)
-		}
+		w.isHeldBack("other")
 		from := w.callCount()
 		fight := func(d time.Duration) {
 			for end := time.Now().Add(d); time.Now().Before(end); w.pass(time.Second) {
@@ -248,11 +254,7 @@ func TestOnlyRotationsAreLimited(t *testing.T) {
 		t.Run(name+" is served at once", func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.newFlapping()
-				w.source("new")
-				w.run()
-				if got := w.reason(); got != v1alpha1.ReasonSourceFlapping {
-					t.Fatalf("it says %s", got)
-				}
+				w.isHeldBack("new")
 				before := w.written()
 				act(w, 1)
 				if n := w.written() - before; n != 1 {

@@ -14,8 +14,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/metrics"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
 
 // freshness returns what Fresh says at a time of a value that was last rotated at another, and when it says something else; zero is
@@ -58,6 +56,17 @@ func freshness(spec v1alpha1.Freshness, rotated *metav1.Time, now time.Time) (fr
 		return fresh, expires
 	}
 	return fresh, due
+}
+
+// validateFreshness repeats what the schema asks for, for objects that are older than the schema.
+func validateFreshness(f *v1alpha1.Freshness) error {
+	if f == nil || f.MaxAge == "" {
+		return nil
+	}
+	if _, ok := f.Age(); !ok {
+		return invalidSpec("spec.freshness.maxAge is %q. Use a duration from 1h to 87600h, for example 2160h for 90 days.", f.MaxAge)
+	}
+	return nil
 }
 
 func timestamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
@@ -141,8 +150,8 @@ const (
 	externalSecretsLabel  = "reconcile.external-secrets.io/managed"
 )
 
-// originOf says in sentences that follow another what makes a Secret, where that is known, and whether it can be changed. Whoever writes the
-// Secret writes that too, so a maker is named only by a name that an object can have.
+// originOf says in sentences that follow another what makes a Secret, where that is known, and whether it can be changed. A writer of the
+// Secret can write anything there, so a maker is named only by a name that an object can have.
 func originOf(secret *corev1.Secret) string {
 	maker := ""
 	for _, owner := range secret.OwnerReferences {
@@ -167,15 +176,3 @@ func originOf(secret *corev1.Secret) string {
 }
 
 func isName(s string) bool { return validation.IsDNS1123Subdomain(s) == nil }
-
-// Overdue counts the objects whose value is overdue or has expired by connection and reason, as the cache shows them.
-func (r *Reconciler) Overdue() map[metrics.ValueState]int {
-	counts := map[metrics.ValueState]int{}
-	objects := r.list(context.Background())
-	for i := range objects {
-		if reason := staleReason(objects[i].Status.Conditions); reason != "" && !ownership.IsReleased(&objects[i]) {
-			counts[metrics.ValueState{Connection: ownership.ConnectionOf(objects[i].ConnectionOrDefault(), objects[i].Namespace), Reason: reason}]++
-		}
-	}
-	return counts
-}

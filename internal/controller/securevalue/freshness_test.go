@@ -329,8 +329,15 @@ func TestALimitPassesOnce(t *testing.T) {
 		events := &notes{}
 		w.process.values.recorder = events
 		w.pass(30 * time.Minute)
-		expect := func(says string, from int, calls ...string) {
+		restart := func() {
+			w.restart()
+			w.process.values.recorder = events
+		}
+		after := func(do func(), d time.Duration, says string, calls ...string) {
 			t.Helper()
+			from := w.callCount()
+			do()
+			w.pass(d)
 			if got, message := w.freshOf("api-key"); got != says {
 				t.Errorf("Fresh is %s, want %s: %s", got, says, message)
 			}
@@ -341,38 +348,23 @@ func TestALimitPassesOnce(t *testing.T) {
 				t.Errorf("calls were %q, want %q", got, calls)
 			}
 		}
+		nothing := func() {}
 		crossing := []string{"live GET made *v1.Secret ", "PATCH status *v1alpha1.GrafanaSecureValue api-key"}
-		from := w.callCount()
-		w.restart()
-		w.process.values.recorder = events
-		w.pass(29 * time.Minute)
-		expect("True Current", from)
-
-		from = w.callCount()
-		w.pass(time.Minute)
-		expect("False Overdue", from, crossing...)
+		after(restart, 29*time.Minute, "True Current")
+		after(nothing, time.Minute, "False Overdue", crossing...)
 		if _, message := w.freshOf("api-key"); !strings.HasSuffix(message, `Secret "made" is made by ExternalSecret "db".`) {
 			t.Errorf("the message is %q", message)
 		}
-		from = w.callCount()
-		w.restart()
-		w.process.values.recorder = events
-		w.pass(59 * time.Minute)
-		expect("False Overdue", from)
-
-		from = w.callCount()
-		w.pass(time.Minute)
-		expect("False Expired", from, crossing...)
-		from = w.callCount()
-		w.pass(24 * time.Hour)
-		expect("False Expired", from)
+		after(restart, 59*time.Minute, "False Overdue")
+		after(nothing, time.Minute, "False Expired", crossing...)
+		after(nothing, 24*time.Hour, "False Expired")
 		w.secret(worldNamespace, "made", "key", "canary-2") // which does not end it, and is no second limit
 		w.pass(time.Second)
 		if want := []string{"Normal Created", "Warning Overdue", "Warning Expired", "Normal Rotated"}; !slices.Equal(events.events, want) {
 			t.Errorf("events are %q, want %q", events.events, want)
 		}
 		state := metrics.ValueState{Connection: ownership.ConnectionOf(testRef, worldNamespace), Reason: v1alpha1.ReasonExpired}
-		if got := w.process.values.Overdue(); len(got) != 1 || got[state] != 1 {
+		if _, got := w.process.values.States(); len(got) != 1 || got[state] != 1 {
 			t.Errorf("the metric counts %v", got)
 		}
 		if !isReady(w.get(worldNamespace, "api-key")) {
@@ -433,7 +425,7 @@ func TestFreshFollowsTheObject(t *testing.T) {
 		}
 		change(func(spec *v1alpha1.GrafanaSecureValueSpec) { spec.Freshness = nil })
 		says("")
-		if got := w.process.values.Overdue(); len(got) != 0 {
+		if _, got := w.process.values.States(); len(got) != 0 {
 			t.Errorf("the metric counts %v", got)
 		}
 	})

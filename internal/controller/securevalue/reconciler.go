@@ -174,7 +174,7 @@ func (r *Reconciler) isWritten(ctx context.Context, sv *v1alpha1.GrafanaSecureVa
 		if err := r.client.Get(ctx, client.ObjectKey{Namespace: sv.Namespace, Name: name}, secret); err != nil {
 			return false
 		}
-		secrets = append(secrets, v1alpha1.SecretStatus{Name: name, UID: secret.UID, ResourceVersion: secret.ResourceVersion})
+		secrets = append(secrets, secretStatusOf(secret))
 	}
 	return sourceOf(sv, secrets).isOf(&sv.Status.Targets[0])
 }

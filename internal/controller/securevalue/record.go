@@ -127,7 +127,8 @@ func (rec *record) own(want *desired, found *grafana.SecureValue, write *change,
 	rec.written = append(rec.written, want.target)
 	rec.targets = append([]v1alpha1.TargetStatus{target}, slices.DeleteFunc(rec.targets, isTarget(want.target))...)
 	rec.origin = &want.origin
-	rec.message, rec.warnings = readyMessage(target, want.warnings()), want.warnings()
+	rec.warnings = want.warnings()
+	rec.message = readyMessage(target, rec.warnings)
 }
 
 // outcomeUnknown records that the outcome of a write is not known: the target may have what this object sent.

@@ -261,18 +261,25 @@ func requestsOf(objects []v1alpha1.GrafanaSecureValue) []reconcile.Request {
 	return requests
 }
 
-// States counts the objects by connection and reason, as the cache shows them. Those that are released count no more.
-func (r *Reconciler) States() map[metrics.ValueState]int {
-	counts := map[metrics.ValueState]int{}
+// States counts the objects by connection and reason of Ready, and those whose value is overdue or has expired by connection and reason of
+// Fresh, as the cache shows them. Those that are released count no more.
+func (r *Reconciler) States() (values, overdue map[metrics.ValueState]int) {
+	values, overdue = map[metrics.ValueState]int{}, map[metrics.ValueState]int{}
 	objects := r.list(context.Background())
 	for i := range objects {
 		if ownership.IsReleased(&objects[i]) {
 			continue
 		}
-		id, reason := ownership.ConnectionOf(objects[i].ConnectionOrDefault(), objects[i].Namespace), status.Reason(objects[i].Status.Conditions)
-		counts[metrics.ValueState{Connection: id, Reason: reason}]++
+		state := metrics.ValueState{
+			Connection: ownership.ConnectionOf(objects[i].ConnectionOrDefault(), objects[i].Namespace),
+			Reason:     status.Reason(objects[i].Status.Conditions),
+		}
+		values[state]++
+		if state.Reason = staleReason(objects[i].Status.Conditions); state.Reason != "" {
+			overdue[state]++
+		}
 	}
-	return counts
+	return values, overdue
 }
 
 // Leads says that this process begins to work.

@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
@@ -76,6 +77,11 @@ func (s sourceStatus) isFrom(record *v1alpha1.TargetStatus) bool {
 		recorded = []v1alpha1.SecretStatus{secretOf(*record.Source)}
 	}
 	return !slices.ContainsFunc(secrets, func(secret v1alpha1.SecretStatus) bool { return !slices.Contains(recorded, secret) })
+}
+
+// secretStatusOf returns the version of a Secret, which may be its metadata alone.
+func secretStatusOf(secret metav1.Object) v1alpha1.SecretStatus {
+	return v1alpha1.SecretStatus{Name: secret.GetName(), UID: secret.GetUID(), ResourceVersion: secret.GetResourceVersion()}
 }
 
 func secretOf(key v1alpha1.SourceStatus) v1alpha1.SecretStatus {
