@@ -65,7 +65,8 @@ const (
 	ReasonValueNotUTF8 = "ValueNotUTF8"
 
 	// ReasonTemplateInvalid: the template cannot be parsed, or fails with what the Secrets hold. The message names the line, and never a
-	// value. Nothing was sent, and Grafana keeps the last good value.
+	// value. Nothing was sent, and Grafana keeps the last good value. On a GrafanaSecureValueSet it is nameTemplate, and the message may
+	// name the key of a Secret.
 	ReasonTemplateInvalid = "TemplateInvalid"
 
 	// ReasonTransformFailed: the value cannot be transformed as spec.transforms says, for example because it is not Base64. The message
@@ -188,4 +189,29 @@ const (
 	// ReasonInUse: the connection is being deleted, and GrafanaSecureValues name it or own secure values through it. It serves those that
 	// own a value, and takes no new ones.
 	ReasonInUse = "InUse"
+)
+
+// Reasons of Ready on a GrafanaSecureValueSet, beside ReasonSynced, ReasonSuspended, ReasonTemplateInvalid, ReasonInvalidSpec and
+// ReasonKubernetesRefused.
+const (
+	// ReasonProgressing: GrafanaSecureValues of the set are new, changed or being deleted, and have not reported yet.
+	ReasonProgressing = "Progressing"
+
+	// ReasonNothingSelected: no Secret, no key or no connection is selected. The message says which. Nothing was pruned on account of a
+	// selector that matches nothing or of a missing Secret.
+	ReasonNothingSelected = "NothingSelected"
+
+	// ReasonSecureValuesNotReady: GrafanaSecureValues of the set are not Ready. status.failures names them. Stalled is True where each of
+	// them needs a person.
+	ReasonSecureValuesNotReady = "SecureValuesNotReady"
+
+	// ReasonNameCollision: nameTemplate makes one name of two keys in one Grafana. The message names both. Nothing was created or changed.
+	ReasonNameCollision = "NameCollision"
+
+	// ReasonChildConflict: a GrafanaSecureValue exists that has the name of one of the set and belongs to another set or to nobody. It was
+	// left alone. The others of the set are served.
+	ReasonChildConflict = "ChildConflict"
+
+	// ReasonTooManySecureValues: the set selects more than 1,000 keys, each connection counted. Nothing was created, changed or pruned.
+	ReasonTooManySecureValues = "TooManySecureValues"
 )

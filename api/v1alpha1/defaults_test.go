@@ -19,8 +19,8 @@ func TestAbsentFieldsOfASecureValueGetTheirDefaults(t *testing.T) {
 	sv := &v1alpha1.GrafanaSecureValue{}
 	create(t, c, newObject(t, secureValueKind), sv)
 	want := v1alpha1.GrafanaSecureValueSpec{
-		ValueFrom:      v1alpha1.ValueSource{SecretKeyRef: v1alpha1.SecretKeyReference{Name: "sm", Key: "api-key"}},
-		DeletionPolicy: v1alpha1.DeletionPolicyDelete,
+		ValueFrom:           v1alpha1.ValueSource{SecretKeyRef: v1alpha1.SecretKeyReference{Name: "sm", Key: "api-key"}},
+		SecureValueSettings: v1alpha1.SecureValueSettings{DeletionPolicy: v1alpha1.DeletionPolicyDelete},
 	}
 	if got := sv.Spec; got.ConnectionRef != want.ConnectionRef || got.Name != want.Name ||
 		got.Description != want.Description || len(got.Decrypters) != 0 || got.ValueFrom != want.ValueFrom ||

@@ -220,8 +220,9 @@ type ValueTemplate struct {
 }
 
 // ValueSource says where the value comes from: exactly one of secretKeyRef and
-// template.
+// template. It is replaced as a whole.
 //
+// +structType=atomic
 // +kubebuilder:validation:XValidation:rule="has(self.secretKeyRef) != has(self.template)",message="must have exactly one of secretKeyRef and template"
 type ValueSource struct {
 	// secretKeyRef names the Secret, in the namespace of this object, and the key
@@ -300,28 +301,10 @@ func (f *Freshness) Age() (time.Duration, bool) {
 	return age, err == nil && age >= MinMaxAge && age <= MaxMaxAge
 }
 
-// GrafanaSecureValueSpec is the desired state of a GrafanaSecureValue.
-type GrafanaSecureValueSpec struct {
-	// connectionRef names the connection through which the value is written: which
-	// Grafana, and with which credentials. Absent: the ClusterGrafanaConnection
-	// called default; status.desired shows it. After a change the value is written
-	// through the new connection first. Only then is the old value deleted, or
-	// retained by deletionPolicy.
-	//
-	// +optional
-	ConnectionRef ConnectionReference `json:"connectionRef,omitzero"`
-
-	// name is the name of the secure value in Grafana, by which others refer to it
-	// there. Defaults to metadata.name. At most 253 lower-case letters, digits,
-	// '-' and '.', with a letter or digit at each end, for example sm-api-key.
-	// After a change the value is written under the new name first. Only then is
-	// the old value deleted, or retained by deletionPolicy.
-	//
-	// +optional
-	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be a name that Grafana takes: at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end, for example sm-api-key; or leave it out, and metadata.name is used"
-	Name string `json:"name,omitempty"`
-
+// SecureValueSettings say how a value is written to Grafana, and what happens to
+// it there: all of the spec of a GrafanaSecureValue but where the value comes
+// from and where it goes.
+type SecureValueSettings struct {
 	// description says in Grafana what the value is for: 1 to 25 characters, where
 	// an emoji of one code point counts as one. Absent: "Synced from Kubernetes",
 	// but a value that adoptionPolicy takes over keeps its text. A change is
@@ -350,12 +333,6 @@ type GrafanaSecureValueSpec struct {
 	// +kubebuilder:validation:items:MaxLength=256
 	// +kubebuilder:validation:items:XValidation:rule="size(self) <= 63 && self.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",message="must be the name of a decrypter: 1 to 63 letters, digits, '-', '_' and '.', with a letter or digit at each end and no spaces, for example synthetic-monitoring"
 	Decrypters []string `json:"decrypters,omitempty"`
-
-	// valueFrom says where the value comes from: a key of a Secret (secretKeyRef), or
-	// a template of the keys of several Secrets (template). Exactly one of them.
-	//
-	// +required
-	ValueFrom ValueSource `json:"valueFrom"`
 
 	// transforms change the value on its way to Grafana, in this order: at most 8.
 	// TrimTrailingNewline removes one newline at the end, \n or \r\n, if there is
@@ -420,6 +397,37 @@ type GrafanaSecureValueSpec struct {
 	//
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
+}
+
+// GrafanaSecureValueSpec is the desired state of a GrafanaSecureValue.
+type GrafanaSecureValueSpec struct {
+	// connectionRef names the connection through which the value is written: which
+	// Grafana, and with which credentials. Absent: the ClusterGrafanaConnection
+	// called default; status.desired shows it. After a change the value is written
+	// through the new connection first. Only then is the old value deleted, or
+	// retained by deletionPolicy.
+	//
+	// +optional
+	ConnectionRef ConnectionReference `json:"connectionRef,omitzero"`
+
+	// name is the name of the secure value in Grafana, by which others refer to it
+	// there. Defaults to metadata.name. At most 253 lower-case letters, digits,
+	// '-' and '.', with a letter or digit at each end, for example sm-api-key.
+	// After a change the value is written under the new name first. Only then is
+	// the old value deleted, or retained by deletionPolicy.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be a name that Grafana takes: at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end, for example sm-api-key; or leave it out, and metadata.name is used"
+	Name string `json:"name,omitempty"`
+
+	// valueFrom says where the value comes from: a key of a Secret (secretKeyRef), or
+	// a template of the keys of several Secrets (template). Exactly one of them.
+	//
+	// +required
+	ValueFrom ValueSource `json:"valueFrom"`
+
+	SecureValueSettings `json:",inline"`
 }
 
 // SourceStatus is the Secret and key whose value is known to be in Grafana.

@@ -23,6 +23,7 @@ var (
 func addKnownTypes(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GroupVersion,
 		&GrafanaSecureValue{}, &GrafanaSecureValueList{},
+		&GrafanaSecureValueSet{}, &GrafanaSecureValueSetList{},
 		&GrafanaConnection{}, &GrafanaConnectionList{},
 		&ClusterGrafanaConnection{}, &ClusterGrafanaConnectionList{},
 	)

@@ -14,4 +14,7 @@ const (
 	// AnnotationSyncNow on a GrafanaSecureValue requests one more write for each new content, even if nothing changed.
 	// status.lastSyncNow has the content that was last answered.
 	AnnotationSyncNow = GroupName + "/sync-now"
+
+	// LabelSet on a GrafanaSecureValue has the name of the GrafanaSecureValueSet that made it.
+	LabelSet = GroupName + "/set"
 )

@@ -202,9 +202,9 @@ func value(name string) *v1alpha1.GrafanaSecureValue {
 	return &v1alpha1.GrafanaSecureValue{
 		ObjectMeta: metav1.ObjectMeta{Namespace: team, Name: name},
 		Spec: v1alpha1.GrafanaSecureValueSpec{
-			ConnectionRef: v1alpha1.ConnectionReference{Kind: v1alpha1.KindGrafanaConnection, Name: "prod"},
-			Decrypters:    []string{"synthetic-monitoring"},
-			ValueFrom:     v1alpha1.ValueSource{SecretKeyRef: v1alpha1.SecretKeyReference{Name: "source", Key: "key"}},
+			ConnectionRef:       v1alpha1.ConnectionReference{Kind: v1alpha1.KindGrafanaConnection, Name: "prod"},
+			SecureValueSettings: v1alpha1.SecureValueSettings{Decrypters: []string{"synthetic-monitoring"}},
+			ValueFrom:           v1alpha1.ValueSource{SecretKeyRef: v1alpha1.SecretKeyReference{Name: "source", Key: "key"}},
 		},
 	}
 }

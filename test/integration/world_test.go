@@ -92,9 +92,9 @@ func (w *world) value(name string) *v1alpha1.GrafanaSecureValue {
 	return &v1alpha1.GrafanaSecureValue{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name},
 		Spec: v1alpha1.GrafanaSecureValueSpec{
-			ConnectionRef: v1alpha1.ConnectionReference{Kind: v1alpha1.KindGrafanaConnection, Name: connectionRef},
-			Decrypters:    []string{"synthetic-monitoring"},
-			ValueFrom:     v1alpha1.ValueSource{SecretKeyRef: v1alpha1.SecretKeyReference{Name: "source", Key: "key"}},
+			ConnectionRef:       v1alpha1.ConnectionReference{Kind: v1alpha1.KindGrafanaConnection, Name: connectionRef},
+			SecureValueSettings: v1alpha1.SecureValueSettings{Decrypters: []string{"synthetic-monitoring"}},
+			ValueFrom:           v1alpha1.ValueSource{SecretKeyRef: v1alpha1.SecretKeyReference{Name: "source", Key: "key"}},
 		},
 	}
 }

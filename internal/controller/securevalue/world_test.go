@@ -376,12 +376,14 @@ func (w *world) value(name string) *v1alpha1.GrafanaSecureValue {
 	return &v1alpha1.GrafanaSecureValue{
 		ObjectMeta: metav1.ObjectMeta{Namespace: worldNamespace, Name: name},
 		Spec: v1alpha1.GrafanaSecureValueSpec{
-			ConnectionRef:  v1alpha1.ConnectionReference{Kind: v1alpha1.KindGrafanaConnection, Name: "prod"},
-			Decrypters:     []string{"synthetic-monitoring"},
-			ValueFrom:      v1alpha1.ValueSource{SecretKeyRef: v1alpha1.SecretKeyReference{Name: "source", Key: "key"}},
-			DeletionPolicy: v1alpha1.DeletionPolicyDelete,
-			AdoptionPolicy: v1alpha1.AdoptionPolicyRefuse,
-			DriftPolicy:    v1alpha1.DriftPolicyCorrect,
+			ConnectionRef: v1alpha1.ConnectionReference{Kind: v1alpha1.KindGrafanaConnection, Name: "prod"},
+			ValueFrom:     v1alpha1.ValueSource{SecretKeyRef: v1alpha1.SecretKeyReference{Name: "source", Key: "key"}},
+			SecureValueSettings: v1alpha1.SecureValueSettings{
+				Decrypters:     []string{"synthetic-monitoring"},
+				DeletionPolicy: v1alpha1.DeletionPolicyDelete,
+				AdoptionPolicy: v1alpha1.AdoptionPolicyRefuse,
+				DriftPolicy:    v1alpha1.DriftPolicyCorrect,
+			},
 		},
 		Status: v1alpha1.GrafanaSecureValueStatus{ObservedGeneration: -1},
 	}
