@@ -29,6 +29,7 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/securevalue"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/securevalueset"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/metrics"
@@ -174,6 +175,9 @@ func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manag
 	if err != nil {
 		return nil, fmt.Errorf("controller of GrafanaSecureValue: %w", err)
 	}
+	if err := securevalueset.Setup(ctx, mgr, opts.served()); err != nil {
+		return nil, fmt.Errorf("controller of GrafanaSecureValueSet: %w", err)
+	}
 	source := &metrics.Source{Values: values.States, Connections: connections.States, OldestPending: values.OldestPending}
 	leads := manager.RunnableFunc(func(ctx context.Context) error { // with the lease, as any runnable that says nothing else
 		values.Leads()
@@ -233,7 +237,7 @@ func Scheme() *runtime.Scheme {
 
 // checkInstalled asks the API server for the kinds of this project.
 func checkInstalled(mapper meta.RESTMapper, served connection.Served) error {
-	kinds := []string{"GrafanaSecureValue", "GrafanaConnection"}
+	kinds := []string{"GrafanaSecureValue", "GrafanaSecureValueSet", "GrafanaConnection"}
 	if served.Cluster {
 		kinds = append(kinds, "ClusterGrafanaConnection")
 	}

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/securevalueset"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 )
 
@@ -25,18 +26,23 @@ func strip(obj any) (any, error) {
 	if o, ok := obj.(*metav1.PartialObjectMetadata); ok {
 		share(&o.Kind, &o.APIVersion, &o.Namespace)
 		used := metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, UID: o.UID, ResourceVersion: o.ResourceVersion}
-		if o.Kind == "Namespace" { // its labels are what selectors match
-			used.Labels = o.Labels
-		}
+		used.Labels = shared(o.Labels) // which selectors match
 		o.ObjectMeta = used
 		return o, nil
 	}
 	o.SetManagedFields(nil)
-	o.SetLabels(nil)
-	o.SetOwnerReferences(nil)
 	o.SetFinalizers(cut(o.GetFinalizers()))
-	o.SetAnnotations(used(o.GetAnnotations()))
-	if sv, ok := obj.(*v1alpha1.GrafanaSecureValue); ok {
+	_, isConnection := obj.(v1alpha1.Connection)
+	sv, isValue := obj.(*v1alpha1.GrafanaSecureValue)
+	isOfSet := isValue && len(securevalueset.SetsOf(sv)) > 0
+	if !isOfSet {
+		o.SetAnnotations(used(o.GetAnnotations()))
+		o.SetOwnerReferences(nil)
+	}
+	if !isOfSet && !isConnection {
+		o.SetLabels(nil)
+	}
+	if isValue {
 		shareOf(sv)
 	}
 	return obj, nil
@@ -68,6 +74,19 @@ func used(annotations map[string]string) map[string]string {
 		kept[name] = strings.Clone(content[:min(len(content), maxAnnotationBytes)])
 	}
 	return kept
+}
+
+// shared returns the labels with one copy of each string for all objects.
+func shared(labels map[string]string) map[string]string {
+	if labels == nil {
+		return nil
+	}
+	copies := make(map[string]string, len(labels))
+	for key, value := range labels {
+		share(&key, &value)
+		copies[key] = value
+	}
+	return copies
 }
 
 // share replaces strings by one copy for all objects: JSON makes a new one each time.

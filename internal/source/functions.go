@@ -44,6 +44,7 @@ var plain = func() map[string]function {
 		"atoi":      {call: toInt},
 		"b32dec":    {call: decodeBase32},
 		"b64dec":    {call: decodeBase64},
+		"dnsName":   {call: dnsName},
 		"div":       {call: folded(func(a, b int64) int64 { return a / b })},
 		"empty":     {call: sprigFunctions["empty"], reads: true},
 		"eq":        {call: equal},
@@ -146,6 +147,15 @@ func required(_ string, v any) (any, error) {
 		return nil, problemError("was given an empty value")
 	}
 	return v, nil
+}
+
+// noDNSName is what no DNS name has, and aroundDot a dot with what must not be beside it.
+var noDNSName, aroundDot = regexp.MustCompile(`[^a-z0-9.]+`), regexp.MustCompile(`-*\.[-.]*`)
+
+// dnsName returns the text in lower case, with '-' for what no DNS name has, and letters and digits at the ends and beside each dot.
+func dnsName(s string) string {
+	s = noDNSName.ReplaceAllString(strings.ToLower(s), "-")
+	return strings.Trim(aroundDot.ReplaceAllString(s, "."), "-.")
 }
 
 func indent(n int, s string) (string, error) {

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"text/template"
@@ -35,6 +37,7 @@ const (
 type rendering struct {
 	aliases    map[uintptr]string  // of the Secrets, by the address of their map: a variable that holds one has the same
 	root       uintptr             // the address of the map of all
+	unknown    string              // what is wrong with a word that it does not have
 	words      map[string]bool     // that the text has as fields or strings; a key that is none of them may be a value
 	called     map[string]bool     // the functions that the text names
 	other      *parse.TemplateNode // which is not supported
@@ -61,6 +64,32 @@ func enter(ctx context.Context, slots chan struct{}) (leave func(), err error) {
 // Render returns what the text makes of the Secrets, which are named by their aliases. It depends on nothing else. The error is a
 // *MissingKeyError, a *TemplateError, a TooLargeError where the result has more than MaxBytes, or that of the context.
 func Render(ctx context.Context, text string, secrets map[string]map[string][]byte) (result []byte, err error) {
+	r := &rendering{aliases: map[uintptr]string{}, unknown: "the alias of no Secret in spec.valueFrom.template.secretRefs"}
+	data := make(map[string]any, len(secrets))
+	for alias, content := range secrets {
+		keys := make(map[string]any, len(content))
+		for key, value := range content {
+			keys[key] = string(value)
+		}
+		data[alias] = keys
+		r.aliases[addressOf(keys)] = alias
+	}
+	return r.render(ctx, text, data)
+}
+
+// RenderName returns what the text of a nameTemplate makes of words such as Secret and Key. The error is one of Render.
+func RenderName(ctx context.Context, text string, words map[string]string) (string, error) {
+	r := &rendering{unknown: "none of " + strings.Join(slices.Sorted(maps.Keys(words)), ", ")}
+	data := make(map[string]any, len(words))
+	for word, content := range words {
+		data[word] = content
+	}
+	name, err := r.render(ctx, text, data)
+	return string(name), err
+}
+
+// render executes the text with data.
+func (r *rendering) render(ctx context.Context, text string, data map[string]any) (result []byte, err error) {
 	leave, err := enter(ctx, turn)
 	if err != nil {
 		return nil, err
@@ -71,21 +100,11 @@ func Render(ctx context.Context, text string, secrets map[string]map[string][]by
 			result, err = nil, &TemplateError{Problem: "fails"}
 		}
 	}()
-	r := &rendering{aliases: map[uintptr]string{}, words: map[string]bool{}, called: map[string]bool{}}
+	r.words, r.called, r.root = map[string]bool{}, map[string]bool{}, addressOf(data)
 	tree, err := r.parse(text)
 	if err != nil {
 		return nil, err
 	}
-	data := make(map[string]any, len(secrets))
-	for alias, content := range secrets {
-		keys := make(map[string]any, len(content))
-		for key, value := range content {
-			keys[key] = string(value)
-		}
-		data[alias] = keys
-		r.aliases[addressOf(keys)] = alias
-	}
-	r.root = addressOf(data)
 	t, err := template.New(templateName).Funcs(r.functions()).AddParseTree(templateName, tree)
 	if err != nil {
 		return nil, &TemplateError{Problem: "cannot be parsed"}

@@ -42,7 +42,7 @@ func (r *rendering) at(m map[string]any, key string) (any, error) {
 	case ofSecret:
 		return nil, &MissingKeyError{Alias: alias}
 	case addressOf(m) == r.root && named:
-		return nil, &TemplateError{Problem: `reads "` + key + `", which is the alias of no Secret in spec.valueFrom.template.secretRefs`}
+		return nil, &TemplateError{Problem: `reads "` + key + `", which is ` + r.unknown}
 	default:
 		return nil, &TemplateError{Problem: "asks for a key that is not there"}
 	}

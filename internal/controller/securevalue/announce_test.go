@@ -36,8 +36,7 @@ func TestReasonsMakeOneEventAtMost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			recorder := events.NewFakeRecorder(8)
-			r := &Reconciler{recorder: recorder}
-			r.announceReason(t.Context(), &v1alpha1.GrafanaSecureValue{}, row.old, row.now)
+			status.Announce(t.Context(), recorder, &v1alpha1.GrafanaSecureValue{}, row.old, row.now)
 			close(recorder.Events)
 			got := slices.Collect(func(yield func(string) bool) {
 				for event := range recorder.Events {

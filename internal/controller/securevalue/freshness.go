@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 )
 
 // freshness returns what Fresh says at a time of a value that was last rotated at another, and when it says something else; zero is
@@ -126,7 +127,7 @@ func (r *Reconciler) announceStale(ctx context.Context, sv *v1alpha1.GrafanaSecu
 	if reason := staleReason(sv.Status.Conditions); reason != "" && reason != old {
 		message := meta.FindStatusCondition(sv.Status.Conditions, v1alpha1.ConditionFresh).Message
 		ctrl.LoggerFrom(ctx).Info("Value is not fresh", "reason", reason, "message", message)
-		r.recorder.Eventf(sv, nil, corev1.EventTypeWarning, reason, "Sync", "%s", noteOf(message))
+		r.recorder.Eventf(sv, nil, corev1.EventTypeWarning, reason, "Sync", "%s", status.NoteOf(message))
 	}
 }
 

@@ -282,12 +282,12 @@ func TestALimitThatPassesDuringAWriteIsReported(t *testing.T) {
 
 func TestNoteOf(t *testing.T) {
 	for message, want := range map[string]string{
-		"short":                                "short",
-		strings.Repeat("x", maxNoteBytes):      strings.Repeat("x", maxNoteBytes),
-		strings.Repeat("x", maxNoteBytes+1):    strings.Repeat("x", maxNoteBytes-3) + "...",
-		strings.Repeat("\u00fc", maxNoteBytes): strings.Repeat("\u00fc", (maxNoteBytes-3)/2) + "...",
+		"short":                                  "short",
+		strings.Repeat("x", status.MaxNoteBytes): strings.Repeat("x", status.MaxNoteBytes),
+		strings.Repeat("x", status.MaxNoteBytes+1):    strings.Repeat("x", status.MaxNoteBytes-3) + "...",
+		strings.Repeat("\u00fc", status.MaxNoteBytes): strings.Repeat("\u00fc", (status.MaxNoteBytes-3)/2) + "...",
 	} {
-		if got := noteOf(message); got != want {
+		if got := status.NoteOf(message); got != want {
 			t.Errorf("a message of %d bytes has a note of %d, want %d", len(message), len(got), len(want))
 		}
 	}

@@ -3,7 +3,6 @@ package securevalue
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
@@ -27,9 +25,6 @@ import (
 
 // maxMerges bounds how often a status is merged into a newer version of the object.
 const maxMerges = 5
-
-// maxNoteBytes is what the API server takes as the note of an event.
-const maxNoteBytes = 1024
 
 // keyDelay is how long an object waits for the fingerprint key.
 const keyDelay = 5 * time.Second
@@ -60,7 +55,7 @@ func (r *Reconciler) report(ctx context.Context, sv *v1alpha1.GrafanaSecureValue
 			return r.result(keyOf(sv), writeErr)
 		}
 		if changed && known {
-			r.announceReason(ctx, sv, old, condition)
+			status.Announce(ctx, r.recorder, sv, old, condition)
 		}
 		if changed {
 			r.announceStale(ctx, sv, oldStale)
@@ -149,15 +144,11 @@ func (r *Reconciler) writeStatus(
 
 // patchStatus makes the status of sv the changed one. The patch tests UID and resourceVersion.
 func (r *Reconciler) patchStatus(ctx context.Context, sv, changed *v1alpha1.GrafanaSecureValue) error {
-	data, err := json.Marshal([]map[string]any{
-		{"op": "test", "path": "/metadata/uid", "value": sv.UID},
-		{"op": "test", "path": "/metadata/resourceVersion", "value": sv.ResourceVersion},
-		{"op": "add", "path": "/status", "value": changed.Status},
-	})
+	patch, err := status.Replacement(sv, changed.Status)
 	if err != nil {
 		return err
 	}
-	return r.patch(ctx, sv, client.RawPatch(types.JSONPatchType, data), true)
+	return r.patch(ctx, sv, patch, true)
 }
 
 // result says when to reconcile again. What an event or the limiter triggers is not asked for a second time.
@@ -213,37 +204,6 @@ func (r *Reconciler) conclude(sv *v1alpha1.GrafanaSecureValue, rec *record, err 
 	}
 }
 
-// announceReason emits one event where Ready's reason changes for the worse, or a pause begins or ends. An end that finds something else
-// wrong is in the event about that.
-func (r *Reconciler) announceReason(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, old string, condition status.Condition) {
-	if old == condition.Reason {
-		return
-	}
-	switch condition.Class {
-	case status.None:
-		if old == v1alpha1.ReasonSuspended {
-			r.recorder.Eventf(sv, nil, corev1.EventTypeNormal, "Resumed", "Sync", "Resumed, because spec.suspend is no longer true")
-		}
-		return
-	case status.Over:
-		return
-	case status.Paused:
-		r.recorder.Eventf(sv, nil, corev1.EventTypeNormal, condition.Reason, "Sync", "Suspended, because %s", condition.Message)
-	case status.Time, status.Watch, status.Here, status.Elsewhere:
-		r.recorder.Eventf(sv, nil, corev1.EventTypeWarning, condition.Reason, "Sync", "%s", noteOf(condition.Message))
-	}
-	ctrl.LoggerFrom(ctx).Info("Reason of Ready changed", "reason", condition.Reason, "message", condition.Message)
-}
-
-// noteOf returns a message as the note of an event, which ends earlier where it would be too long.
-func noteOf(message string) string {
-	if len(message) <= maxNoteBytes {
-		return message
-	}
-	const more = "..."
-	return strings.ToValidUTF8(message[:maxNoteBytes-len(more)], "") + more
-}
-
 // announce tells each write to Grafana, once, in an event, the log and metrics.
 func (r *Reconciler) announce(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, rec *record) {
 	for _, c := range rec.changes {
@@ -290,7 +250,7 @@ func (c change) note(warnings []string) string {
 	case c.cause == causeLabels:
 		note += ", because Grafana did not keep its labels"
 	}
-	if more := ". " + strings.Join(warnings, " "); c.isWrite() && len(warnings) > 0 && len(note)+len(more) <= maxNoteBytes {
+	if more := ". " + strings.Join(warnings, " "); c.isWrite() && len(warnings) > 0 && len(note)+len(more) <= status.MaxNoteBytes {
 		note += more // the message of Ready has them in any case
 	}
 	return note

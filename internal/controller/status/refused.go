@@ -44,6 +44,11 @@ func (c Client) Patch(ctx context.Context, o client.Object, patch client.Patch, 
 	return refused("patch", o, client.ObjectKeyFromObject(o), c.Client.Patch(ctx, o, patch, opts...))
 }
 
+// Delete implements client.Writer.
+func (c Client) Delete(ctx context.Context, o client.Object, opts ...client.DeleteOption) error {
+	return refused("delete", o, client.ObjectKeyFromObject(o), c.Client.Delete(ctx, o, opts...))
+}
+
 // Status implements client.StatusClient.
 func (c Client) Status() client.SubResourceWriter { return writer{c.Client.Status()} }
 

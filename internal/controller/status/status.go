@@ -122,6 +122,17 @@ func (c Condition) Apply(conditions *[]metav1.Condition, generation int64) {
 	}
 }
 
+// Replacement returns a JSON patch that replaces the whole status of an object. It first tests UID and resourceVersion, so that the API
+// server refuses it with Invalid or Conflict where the object has changed.
+func Replacement(o metav1.Object, changed any) (client.Patch, error) {
+	patch, err := json.Marshal([]map[string]any{
+		{"op": "test", "path": "/metadata/uid", "value": o.GetUID()},
+		{"op": "test", "path": "/metadata/resourceVersion", "value": o.GetResourceVersion()},
+		{"op": "add", "path": "/status", "value": changed},
+	})
+	return client.RawPatch(types.JSONPatchType, patch), err
+}
+
 // Reason returns the reason of Ready, or "" before the first reconcile.
 func Reason(conditions []metav1.Condition) string {
 	if ready := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady); ready != nil {

@@ -1,0 +1,61 @@
+package securevalueset
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+)
+
+// memory is what this process remembers of a set.
+type memory struct {
+	uid       types.UID
+	secrets   map[string]keysOf // of the selected Secrets, by name
+	written   map[string]string // resourceVersion that our own write of a GrafanaSecureValue got, until the cache shows it
+	writtenAt time.Time
+
+	applied   int64     // the generation whose GrafanaSecureValues were all applied
+	summary   *summary  // of the last reconcile
+	changedAt time.Time // when that was new
+	reportAt  time.Time // when status is written though the set has not settled; zero where it has
+}
+
+// keysOf are the keys of a Secret in one version. Their content is not kept.
+type keysOf struct {
+	uid             types.UID
+	resourceVersion string
+	keys            []string
+	foreign         bool // it is the token of a ServiceAccount, for example, which no selector selects
+}
+
+// isOf reports whether these are the keys of that version, or of a later one, which the cache does not show yet.
+func (k keysOf) isOf(cached metav1.Object) bool {
+	order, err := resourceversion.CompareResourceVersion(k.resourceVersion, cached.GetResourceVersion())
+	return k.uid == cached.GetUID() && (err == nil && order >= 0 || k.resourceVersion == cached.GetResourceVersion())
+}
+
+// wrote remembers the answer to a write of a GrafanaSecureValue.
+func (m *memory) wrote(answer *v1alpha1.GrafanaSecureValue, now time.Time) {
+	if m.written == nil {
+		m.written = map[string]string{}
+	}
+	m.written[answer.Name], m.writtenAt = answer.ResourceVersion, now
+}
+
+// isAhead reports whether the cache does not show our own last writes yet. What was deleted meanwhile it never shows, so that there is an
+// end to it.
+func (m *memory) isAhead(children []v1alpha1.GrafanaSecureValue, now time.Time) bool {
+	for i := range children {
+		order, err := resourceversion.CompareResourceVersion(children[i].ResourceVersion, m.written[children[i].Name])
+		if err != nil || order >= 0 {
+			delete(m.written, children[i].Name)
+		}
+	}
+	if now.Sub(m.writtenAt) >= maxLag {
+		m.written = nil
+	}
+	return len(m.written) > 0
+}

@@ -1,0 +1,171 @@
+package securevalueset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
+)
+
+// A set has settled where each of its GrafanaSecureValues has reported, and either all are Ready or nothing has changed for settleDelay. Status
+// is written then, so that many changes make one write; a set that has not settled is reported after firstReport, and then once in nextReport.
+const (
+	settleDelay = time.Second
+	firstReport = 5 * time.Second
+	nextReport  = time.Minute
+)
+
+// summary is how the GrafanaSecureValues of a set are.
+type summary struct {
+	counts   v1alpha1.SecureValueCounts
+	failures []v1alpha1.SecureValueFailure
+	stalled  bool     // each that fails needs a person
+	waiting  int      // wanted, and have not reported yet
+	taken    []string // names that others have
+	nothing  []string // what selects nothing, in sentences
+}
+
+// summaryOf counts the GrafanaSecureValues of a plan that was carried out.
+func summaryOf(p *plan, desired int, nothing []string) *summary {
+	s := &summary{waiting: p.waiting, taken: p.taken, nothing: nothing, stalled: true}
+	for _, name := range p.taken {
+		s.failures = append(s.failures, v1alpha1.SecureValueFailure{Name: name, Reason: v1alpha1.ReasonChildConflict})
+	}
+	ready := 0
+	for _, child := range p.asWanted {
+		condition := meta.FindStatusCondition(child.Status.Conditions, v1alpha1.ConditionReady)
+		switch {
+		case condition == nil || child.Status.ObservedGeneration != child.Generation:
+			s.waiting++
+		case condition.Status == "True":
+			ready++
+		default:
+			s.failures = append(s.failures, v1alpha1.SecureValueFailure{Name: child.Name, Reason: condition.Reason})
+			s.stalled = s.stalled && meta.IsStatusConditionTrue(child.Status.Conditions, v1alpha1.ConditionStalled)
+		}
+	}
+	s.counts = v1alpha1.SecureValueCounts{ //nolint:gosec // a set has at most 1,000, and a namespace few more
+		Desired: int32(desired), Ready: int32(ready), Failed: int32(len(s.failures)), Stale: int32(p.stale),
+	}
+	slices.SortFunc(s.failures, func(a, b v1alpha1.SecureValueFailure) int { return strings.Compare(a.Name, b.Name) })
+	s.failures = s.failures[:min(len(s.failures), v1alpha1.MaxFailures)]
+	return s
+}
+
+// condition is what Ready says of a set whose GrafanaSecureValues are so.
+func (s *summary) condition(set *v1alpha1.GrafanaSecureValueSet) status.Condition {
+	list := fmt.Sprintf("List them: `kubectl get gsv -n %s -l %s=%s`.", set.Namespace, v1alpha1.LabelSet, set.Name)
+	counts := fmt.Sprintf("%d of %d GrafanaSecureValues are ready.", s.counts.Ready, s.counts.Desired)
+	var more string
+	if s.counts.Stale > 0 {
+		more = fmt.Sprintf(" %d others are no longer selected.", s.counts.Stale)
+	}
+	switch {
+	case len(s.taken) > 0:
+		return status.Condition{Class: status.Here, Reason: v1alpha1.ReasonChildConflict, Message: fmt.Sprintf(
+			"GrafanaSecureValue %q exists and is not of this set. Delete it, or give it the label %s=%s, and the set takes it over. %s%s",
+			s.taken[0], v1alpha1.LabelSet, set.Name, counts, more)}
+	case len(s.nothing) > 0:
+		return status.Condition{Class: status.Watch, Reason: v1alpha1.ReasonNothingSelected, Message: fmt.Sprintf(
+			"%s Create it, or correct spec. Nothing is pruned where a selector matches nothing. %s%s", strings.Join(s.nothing, " "), counts, more)}
+	case s.waiting > 0:
+		return status.Condition{Class: status.Watch, Reason: v1alpha1.ReasonProgressing, Message: fmt.Sprintf(
+			"%s %d have not reported yet. %s%s", counts, s.waiting, list, more)}
+	case s.counts.Failed > 0:
+		first := s.failures[0]
+		c := status.Condition{Class: status.Watch, Reason: v1alpha1.ReasonSecureValuesNotReady, Message: fmt.Sprintf(
+			"%s %s says %s. %s%s", counts, first.Name, first.Reason, list, more)}
+		if s.stalled {
+			c.Class = status.Here
+		}
+		return c
+	default:
+		return status.Condition{Class: status.None, Reason: v1alpha1.ReasonSynced, Message: fmt.Sprintf(
+			"All %d GrafanaSecureValues are in sync with Grafana.%s", s.counts.Desired, more)}
+	}
+}
+
+// report writes what a reconcile found into the status, if that changes it and the set has settled, and only then tells it in an event and the
+// log. It is the only writer of status.
+func (r *Reconciler) report(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, found *summary, m *memory, err error) (ctrl.Result, error) {
+	key := client.ObjectKeyFromObject(set)
+	result := ctrl.Result{}
+	var condition status.Condition
+	switch known := status.Of(err); {
+	case err == nil:
+		condition = found.condition(set)
+		if wait, settled := m.settled(found, r.now()); !settled {
+			return ctrl.Result{RequeueAfter: wait}, nil
+		}
+		if found.waiting > 0 {
+			result.RequeueAfter = nextReport
+		}
+	case errors.Is(err, errChanged):
+		return ctrl.Result{RequeueAfter: requeueSoon}, nil
+	case known == nil:
+		return ctrl.Result{}, err
+	default:
+		condition = known.Condition
+	}
+	if condition.Class == status.Time {
+		result.RequeueAfter = r.retries.When(key)
+	} else {
+		r.retries.Forget(key)
+	}
+	next := set.DeepCopy()
+	condition.Apply(&next.Status.Conditions, set.Generation)
+	next.Status.ObservedGeneration = set.Generation
+	if found != nil {
+		next.Status.SecureValues, next.Status.Failures = &found.counts, found.failures
+	}
+	if equality.Semantic.DeepEqual(set.Status, next.Status) {
+		return result, nil
+	}
+	patch, err := status.Replacement(set, next.Status)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	old := status.Reason(set.Status.Conditions)
+	switch err := r.client.Status().Patch(ctx, next, patch, client.FieldOwner(FieldManager)); {
+	case apierrors.IsInvalid(err), apierrors.IsConflict(err): // a test of a JSON patch that fails is Invalid
+		return ctrl.Result{RequeueAfter: requeueSoon}, nil
+	case err != nil:
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	status.Announce(ctx, r.recorder, set, old, condition)
+	return result, nil
+}
+
+// settled reports whether status may be written now, and otherwise when to ask again.
+func (m *memory) settled(found *summary, now time.Time) (wait time.Duration, settled bool) {
+	if m.summary == nil || !equality.Semantic.DeepEqual(*m.summary, *found) {
+		m.summary, m.changedAt = found, now
+	}
+	allReady := found.counts.Ready == found.counts.Desired
+	if found.waiting == 0 && (allReady || now.Sub(m.changedAt) >= settleDelay) {
+		m.reportAt = time.Time{}
+		return 0, true
+	}
+	if m.reportAt.IsZero() {
+		m.reportAt = now.Add(firstReport)
+	}
+	if !now.Before(m.reportAt) {
+		m.reportAt = now.Add(nextReport)
+		return 0, true
+	}
+	if found.waiting > 0 { // an event comes with each that reports
+		return m.reportAt.Sub(now), false
+	}
+	return settleDelay, false
+}
