@@ -324,6 +324,7 @@ func checkStatus(o client.Object, observed int64, conditions []metav1.Condition)
 // cleanUp deletes the objects of the spec without Grafana, which may be broken.
 func (w *world) cleanUp(ctx context.Context) {
 	GinkgoHelper()
+	Expect(k8s.DeleteAllOf(ctx, &v1alpha1.GrafanaSecureValueSet{}, client.InNamespace(w.namespace))).To(Succeed()) // or they make them again
 	values := &v1alpha1.GrafanaSecureValueList{}
 	Expect(k8s.List(ctx, values, client.InNamespace(w.namespace))).To(Succeed())
 	for i := range values.Items {
@@ -352,5 +353,6 @@ var knownReasons = []string{
 	v1alpha1.ReasonUnreachable, v1alpha1.ReasonInvalidResponse, v1alpha1.ReasonRateLimited, v1alpha1.ReasonLabelsNotKept,
 	v1alpha1.ReasonValuesMissing, v1alpha1.ReasonInUse, v1alpha1.ReasonKubernetesRefused, v1alpha1.ReasonReleased,
 	v1alpha1.ReasonAdoptionNotAllowed, v1alpha1.ReasonSourceNotAllowed, v1alpha1.ReasonSourceFlapping,
-	v1alpha1.ReasonTemplateInvalid, v1alpha1.ReasonTransformFailed,
+	v1alpha1.ReasonTemplateInvalid, v1alpha1.ReasonTransformFailed, v1alpha1.ReasonProgressing, v1alpha1.ReasonNothingSelected,
+	v1alpha1.ReasonSecureValuesNotReady, v1alpha1.ReasonNameCollision, v1alpha1.ReasonChildConflict, v1alpha1.ReasonTooManySecureValues,
 }

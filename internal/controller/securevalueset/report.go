@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -149,7 +150,7 @@ func (r *Reconciler) report(ctx context.Context, set *v1alpha1.GrafanaSecureValu
 
 // settled reports whether status may be written now, and otherwise when to ask again.
 func (m *memory) settled(found *summary, now time.Time) (wait time.Duration, settled bool) {
-	if m.summary == nil || !equality.Semantic.DeepEqual(*m.summary, *found) {
+	if m.summary == nil || !reflect.DeepEqual(m.summary, found) {
 		m.summary, m.changedAt = found, now
 	}
 	allReady := found.counts.Ready == found.counts.Desired
