@@ -119,20 +119,20 @@ type ConnectionSelection struct {
 
 // SecureValueMetadata is metadata of each GrafanaSecureValue of a set.
 type SecureValueMetadata struct {
-	// labels of each GrafanaSecureValue: at most 32. Keys that begin with
+	// labels of each GrafanaSecureValue: at most 16. Keys that begin with
 	// grafana.securevalues.io/ belong to the operator.
 	//
 	// +optional
-	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:MaxProperties=16
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('grafana.securevalues.io/'))",message="must not have a key that begins with grafana.securevalues.io/, which belongs to the operator: remove it"
 	Labels map[string]LabelValue `json:"labels,omitempty"`
 
-	// annotations of each GrafanaSecureValue: at most 32, of at most 4,096 characters.
+	// annotations of each GrafanaSecureValue: at most 16, of at most 512 characters.
 	// Of the keys that begin with grafana.securevalues.io/ only sync-now is allowed,
 	// with which all values are written once more.
 	//
 	// +optional
-	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:MaxProperties=16
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('grafana.securevalues.io/') || k == 'grafana.securevalues.io/sync-now')",message="must not have a key that begins with grafana.securevalues.io/ other than sync-now: they belong to the operator"
 	Annotations map[string]AnnotationValue `json:"annotations,omitempty"`
 }
@@ -144,7 +144,7 @@ type LabelValue string
 
 // AnnotationValue is the value of an annotation.
 //
-// +kubebuilder:validation:MaxLength=4096
+// +kubebuilder:validation:MaxLength=512
 type AnnotationValue string
 
 // SecureValueTemplate is what the GrafanaSecureValues of a set have in common.

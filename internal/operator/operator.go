@@ -186,10 +186,7 @@ func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manag
 		metrics.Unset(source)
 		return nil
 	})
-	if err := mgr.Add(leads); err != nil {
-		return nil, err
-	}
-	return mgr, errors.Join(mgr.AddHealthzCheck("healthz", healthz.Ping), mgr.AddReadyzCheck("readyz", healthz.Ping),
+	return mgr, errors.Join(mgr.Add(leads), mgr.AddHealthzCheck("healthz", healthz.Ping), mgr.AddReadyzCheck("readyz", healthz.Ping),
 		mgr.AddReadyzCheck("fingerprint", keys.Check))
 }
 

@@ -13,6 +13,19 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 )
 
+// maxMetadataBytes bounds the labels, or the annotations, that are cached of an object, so that nobody fills the memory with them. It is twice
+// what a set can give its GrafanaSecureValues.
+const maxMetadataBytes = 32 << 10
+
+// isSmall reports whether labels or annotations are cached.
+func isSmall(content map[string]string) bool {
+	size := 0
+	for key, value := range content {
+		size += len(key) + len(value)
+	}
+	return size <= maxMetadataBytes
+}
+
 // maxAnnotationBytes bounds what is cached of an annotation. It is more than either of ours may have: 16 pending targets of two names.
 const maxAnnotationBytes = 16 << 10
 
@@ -26,7 +39,9 @@ func strip(obj any) (any, error) {
 	if o, ok := obj.(*metav1.PartialObjectMetadata); ok {
 		share(&o.Kind, &o.APIVersion, &o.Namespace)
 		used := metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, UID: o.UID, ResourceVersion: o.ResourceVersion}
-		used.Labels = shared(o.Labels) // which selectors match
+		if isSmall(o.Labels) { // selectors match them
+			used.Labels = shared(o.Labels)
+		}
 		o.ObjectMeta = used
 		return o, nil
 	}
@@ -34,13 +49,20 @@ func strip(obj any) (any, error) {
 	o.SetFinalizers(cut(o.GetFinalizers()))
 	_, isConnection := obj.(v1alpha1.Connection)
 	sv, isValue := obj.(*v1alpha1.GrafanaSecureValue)
-	isOfSet := isValue && len(securevalueset.SetsOf(sv)) > 0
-	if !isOfSet {
+	isOfSet := isValue && len(securevalueset.SetsOf(sv)) > 0 // which compares all that it gave it
+	if !isOfSet || !isSmall(o.GetAnnotations()) {
 		o.SetAnnotations(used(o.GetAnnotations()))
-		o.SetOwnerReferences(nil)
 	}
-	if !isOfSet && !isConnection {
+	if set, labeled := o.GetLabels()[v1alpha1.LabelSet]; !isOfSet && !isConnection || !isSmall(o.GetLabels()) {
 		o.SetLabels(nil)
+		if labeled && isOfSet {
+			o.SetLabels(map[string]string{v1alpha1.LabelSet: set})
+		}
+	}
+	owner := metav1.GetControllerOf(o)
+	o.SetOwnerReferences(nil)
+	if isOfSet && owner != nil {
+		o.SetOwnerReferences([]metav1.OwnerReference{*owner})
 	}
 	if isValue {
 		shareOf(sv)

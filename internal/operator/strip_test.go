@@ -24,12 +24,35 @@ func TestStrip(t *testing.T) {
 	}
 	secret := metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}
 	namespace := metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}
+	ofSet := func(size int) metav1.ObjectMeta {
+		return metav1.ObjectMeta{
+			Labels:          map[string]string{v1alpha1.LabelSet: "set"},
+			Annotations:     map[string]string{"note": strings.Repeat("x", size)},
+			OwnerReferences: []metav1.OwnerReference{{Name: "other"}, {Name: "set", Kind: v1alpha1.KindGrafanaSecureValueSet, Controller: new(true)}},
+		}
+	}
 	for name, row := range map[string]struct{ object, want any }{
-		"of a Secret stays what names its version": {
+		"of a Secret stay what names its version, and its labels": {
 			&metav1.PartialObjectMetadata{TypeMeta: secret, ObjectMeta: meta()},
-			&metav1.PartialObjectMetadata{
-				TypeMeta: secret, ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "name", UID: "uid", ResourceVersion: "7"},
-			},
+			&metav1.PartialObjectMetadata{TypeMeta: secret, ObjectMeta: metav1.ObjectMeta{
+				Namespace: "team-a", Name: "name", UID: "uid", ResourceVersion: "7", Labels: map[string]string{"app": "web"},
+			}},
+		},
+		"too many labels": {
+			&metav1.PartialObjectMetadata{TypeMeta: secret, ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{strings.Repeat("x", maxMetadataBytes): "y"}}},
+			&metav1.PartialObjectMetadata{TypeMeta: secret},
+		},
+		"of an object of a set stay labels, annotations and controller": {
+			&v1alpha1.GrafanaSecureValue{ObjectMeta: ofSet(0)},
+			&v1alpha1.GrafanaSecureValue{ObjectMeta: metav1.ObjectMeta{
+				Labels: map[string]string{v1alpha1.LabelSet: "set"}, Annotations: map[string]string{"note": ""}, OwnerReferences: ofSet(0).OwnerReferences[1:],
+			}},
+		},
+		"and not where they are large": {
+			&v1alpha1.GrafanaSecureValue{ObjectMeta: ofSet(maxMetadataBytes)},
+			&v1alpha1.GrafanaSecureValue{ObjectMeta: metav1.ObjectMeta{
+				Labels: map[string]string{v1alpha1.LabelSet: "set"}, OwnerReferences: ofSet(0).OwnerReferences[1:],
+			}},
 		},
 		"of a Namespace stay its labels": {
 			&metav1.PartialObjectMetadata{TypeMeta: namespace, ObjectMeta: meta()},
@@ -44,9 +67,10 @@ func TestStrip(t *testing.T) {
 				Annotations: map[string]string{v1alpha1.AnnotationPendingTargets: "place", v1alpha1.AnnotationSyncNow: "now"},
 			}},
 		},
-		"of a connection too": {
+		"of a connection too, and its labels": {
 			&v1alpha1.GrafanaConnection{ObjectMeta: meta()},
 			&v1alpha1.GrafanaConnection{ObjectMeta: metav1.ObjectMeta{
+				Labels:    map[string]string{"app": "web"},
 				Namespace: "team-a", Name: "name", UID: "uid", ResourceVersion: "7", Generation: 2, Finalizers: []string{v1alpha1.Finalizer},
 				Annotations: map[string]string{v1alpha1.AnnotationPendingTargets: "place", v1alpha1.AnnotationSyncNow: "now"},
 			}},

@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
@@ -427,6 +426,7 @@ var _ = Describe("A set", func() {
 		set.Spec.ConnectionRefs = []v1alpha1.ConnectionSelection{{
 			Kind: v1alpha1.KindClusterGrafanaConnection, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"env": w.namespace}},
 		}}
+		mark := plane.Mark()
 		w.create(set)
 		w.eventuallySet(set, v1alpha1.ReasonNothingSelected, 0, 0, 0, 0)
 		Expect(message(set.Status.Conditions)).To(ContainSubstring("spec.connectionRefs[0].selector matches nothing."))
@@ -437,6 +437,9 @@ var _ = Describe("A set", func() {
 			secret.Labels = map[string]string{"grafana": "yes"}
 		})
 		w.eventuallySet(set, v1alpha1.ReasonSynced, 2, 2, 0, 0)
-		Expect(controllerutil.ContainsFinalizer(set, v1alpha1.Finalizer)).To(BeFalse())
+		Expect(w.requests(mark)).To(ContainElement("get secrets token"))
+		reads := slices.DeleteFunc(w.requests(mark), func(r string) bool { return r != "get secrets token" })
+		Expect(reads).To(HaveLen(1), "the type of a Secret is read once")
+		Expect(set.Finalizers).To(BeEmpty())
 	})
 })

@@ -123,7 +123,8 @@ type plan struct {
 	apply    []*v1alpha1.GrafanaSecureValue // to be created or changed
 	prune    []*v1alpha1.GrafanaSecureValue
 	asWanted []*v1alpha1.GrafanaSecureValue // as the cache shows them, or the API server answered
-	waiting  int                            // wanted, and in the way is what is being deleted
+	leaving  []*v1alpha1.GrafanaSecureValue // wanted, and being deleted: they are made again when they are gone
+	waiting  int                            // wanted, and in the way is what a deleted set has left
 	taken    []string                       // wanted names that others have
 	stale    int                            // not wanted, and there
 }
@@ -135,8 +136,10 @@ func planFor(set *v1alpha1.GrafanaSecureValueSet, wanted, of, others map[string]
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		want, is, other := wanted[name], of[name], others[name]
 		switch {
-		case other != nil && isLeftOver(set, other), is != nil && !is.DeletionTimestamp.IsZero():
+		case other != nil && isLeftOver(set, other):
 			p.waiting++
+		case is != nil && !is.DeletionTimestamp.IsZero():
+			p.leaving = append(p.leaving, is)
 		case other != nil:
 			p.taken = append(p.taken, name)
 		case is != nil && !differs(want, is, edited):

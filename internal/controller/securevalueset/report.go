@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -44,12 +45,13 @@ func summaryOf(p *plan, desired int, nothing []string) *summary {
 		s.failures = append(s.failures, v1alpha1.SecureValueFailure{Name: name, Reason: v1alpha1.ReasonChildConflict})
 	}
 	ready := 0
-	for _, child := range p.asWanted {
+	for _, child := range append(p.asWanted, p.leaving...) {
 		condition := meta.FindStatusCondition(child.Status.Conditions, v1alpha1.ConditionReady)
+		isReady := condition != nil && condition.Status == metav1.ConditionTrue
 		switch {
-		case condition == nil || child.Status.ObservedGeneration != child.Generation:
+		case condition == nil, child.Status.ObservedGeneration != child.Generation, isReady && !child.DeletionTimestamp.IsZero():
 			s.waiting++
-		case condition.Status == "True":
+		case isReady:
 			ready++
 		default:
 			s.failures = append(s.failures, v1alpha1.SecureValueFailure{Name: child.Name, Reason: condition.Reason})
@@ -144,7 +146,9 @@ func (r *Reconciler) report(ctx context.Context, set *v1alpha1.GrafanaSecureValu
 	case err != nil:
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	status.Announce(ctx, r.recorder, set, old, condition)
+	if condition.Reason != v1alpha1.ReasonProgressing { // which is nothing to be warned of
+		status.Announce(ctx, r.recorder, set, old, condition)
+	}
 	return result, nil
 }
 

@@ -144,7 +144,7 @@ func (r *Reconciler) selectSecrets(ctx context.Context, set *v1alpha1.GrafanaSec
 	if err != nil {
 		return err
 	}
-	bySelector := set.Spec.Secrets.Selector != nil
+	bySelector, read := set.Spec.Secrets.Selector != nil, map[string]keysOf{}
 	for _, version := range versions {
 		known, found := m.secrets[version.Name]
 		if !found || !known.isOf(&version) {
@@ -161,11 +161,12 @@ func (r *Reconciler) selectSecrets(ctx context.Context, set *v1alpha1.GrafanaSec
 				keys: slices.Collect(maps.Keys(secret.Data)), foreign: connection.Foreign(secret.Name, secret.Type) != "",
 			}
 		}
+		read[version.Name] = known
 		if !bySelector || !known.foreign {
 			s.secrets[version.Name] = known
 		}
 	}
-	m.secrets = s.secrets
+	m.secrets = read
 	if bySelector && len(s.secrets) == 0 {
 		s.matchesNothing("spec.secrets.selector")
 	}
