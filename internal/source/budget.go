@@ -71,8 +71,8 @@ func (e problemError) Error() string { return string(e) }
 
 // spend counts work.
 func (r *rendering) spend(cost int) {
-	if r.work += cost; r.work > maxWork {
-		panic(&TemplateError{Problem: fmt.Sprintf("does more than %d MiB of work", maxWork>>20)})
+	if r.work += cost; r.work > r.maxWork {
+		panic(&TemplateError{Problem: fmt.Sprintf("does more than %d KiB of work", r.maxWork>>10)})
 	}
 }
 

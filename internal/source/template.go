@@ -19,6 +19,7 @@ import (
 const (
 	maxIterations = 10_000
 	maxWork       = 16 << 20 // what all calls read and make, and the steps of all iterations
+	maxNameWork   = 64 << 10 // the same of a name: a set renders 1,000
 	callCost      = 64
 	stepCost      = 16
 )
@@ -43,6 +44,7 @@ type rendering struct {
 	other      *parse.TemplateNode // which is not supported
 	iterations int
 	work       int
+	maxWork    int
 }
 
 // turn admits one rendering at a time, so that they bound the memory of the process, too. slots admits few whose Secrets are in memory.
@@ -64,7 +66,7 @@ func enter(ctx context.Context, slots chan struct{}) (leave func(), err error) {
 // Render returns what the text makes of the Secrets, which are named by their aliases. It depends on nothing else. The error is a
 // *MissingKeyError, a *TemplateError, a TooLargeError where the result has more than MaxBytes, or that of the context.
 func Render(ctx context.Context, text string, secrets map[string]map[string][]byte) (result []byte, err error) {
-	r := &rendering{aliases: map[uintptr]string{}, unknown: "the alias of no Secret in spec.valueFrom.template.secretRefs"}
+	r := &rendering{aliases: map[uintptr]string{}, unknown: "the alias of no Secret in spec.valueFrom.template.secretRefs", maxWork: maxWork}
 	data := make(map[string]any, len(secrets))
 	for alias, content := range secrets {
 		keys := make(map[string]any, len(content))
@@ -79,7 +81,7 @@ func Render(ctx context.Context, text string, secrets map[string]map[string][]by
 
 // RenderName returns what the text of a nameTemplate makes of words such as Secret and Key. The error is one of Render.
 func RenderName(ctx context.Context, text string, words map[string]string) (string, error) {
-	r := &rendering{unknown: "none of " + strings.Join(slices.Sorted(maps.Keys(words)), ", ")}
+	r := &rendering{unknown: "none of " + strings.Join(slices.Sorted(maps.Keys(words)), ", "), maxWork: maxNameWork}
 	data := make(map[string]any, len(words))
 	for word, content := range words {
 		data[word] = content

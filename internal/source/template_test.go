@@ -165,7 +165,7 @@ func TestATemplateIsBounded(t *testing.T) {
 	tooMuch := func(function string) string {
 		return fmt.Sprintf("calls function %q, which takes or makes more than 65536 bytes", function)
 	}
-	const iterations, work, deep = "has more than 10000 iterations", "does more than 16 MiB of work", "takes or makes lists or maps that are nested too deep"
+	const iterations, work, deep = "has more than 10000 iterations", "does more than 16384 KiB of work", "takes or makes lists or maps that are nested too deep"
 	secrets := map[string]map[string][]byte{"big": {
 		"value": []byte(strings.Repeat("x", 1024)), "full": []byte(strings.Repeat("\x00", source.MaxBytes)),
 		"half": []byte(strings.Repeat("'", source.MaxBytes/2)), "csv": []byte(strings.Repeat(",", 9_999)), "lines": []byte(strings.Repeat("\n", 9_999)),
@@ -327,4 +327,35 @@ func FuzzRender(f *testing.F) {
 			t.Errorf("%q, %v, and then %q, %v", result, err, again, errAgain)
 		}
 	})
+}
+
+func TestRenderName(t *testing.T) {
+	words := map[string]string{"Secret": "sm", "Key": "SM_Token"}
+	for text, want := range map[string]string{
+		"{{ .Secret }}-{{ .Key | dnsName }}":    "sm-sm-token",
+		`{{ .Key | lower | trimPrefix "sm_" }}`: "token",
+		"{{ .Other }}":                          `reads "Other", which is none of Key, Secret`,
+		"{{ range 10000 }}{{ .Key }}{{ end }}":  "asks for a field",
+		"{{ range 2000 }}{{ $.Key }}{{ end }}":  "does more than 64 KiB of work",
+		`{{ define "x" }}{{ end }}`:             "define",
+	} {
+		got, err := source.RenderName(t.Context(), text, words)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, want) {
+			t.Errorf("%s makes %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestDNSName(t *testing.T) {
+	for text, want := range map[string]string{
+		"SM_API_KEY": "sm-api-key", "tls.crt": "tls.crt", "a_.b": "a.b", "a..b": "a.b", "_x_": "x", "-.x.-": "x", "a--b": "a-b", "": "", "\u00fc": "",
+	} {
+		got, err := source.RenderName(t.Context(), "{{ .Key | dnsName }}", map[string]string{"Key": text})
+		if err != nil || got != want {
+			t.Errorf("dnsName of %q is %q, %v, want %q", text, got, err, want)
+		}
+	}
 }

@@ -17,7 +17,7 @@ type memory struct {
 	written   map[string]string // resourceVersion that our own write of a GrafanaSecureValue got, until the cache shows it
 	writtenAt time.Time
 
-	applied   int64     // the generation whose GrafanaSecureValues were all applied
+	applied   int64     // the generation of which all was applied
 	summary   *summary  // of the last reconcile
 	changedAt time.Time // when that was new
 	reportAt  time.Time // when status is written though the set has not settled; zero where it has

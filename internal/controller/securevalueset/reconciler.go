@@ -95,8 +95,7 @@ func (r *Reconciler) sync(ctx context.Context, set *v1alpha1.GrafanaSecureValueS
 	if err != nil {
 		return nil, err
 	}
-	edited := set.Generation != max(set.Status.ObservedGeneration, m.applied)
-	p := planFor(set, wanted, byName(children), others, edited, !selected.unmatched)
+	p := planFor(set, wanted, byName(children), others, set.Generation != m.applied, !selected.unmatched)
 	if err := r.carryOut(ctx, p, m); err != nil {
 		return nil, err
 	}

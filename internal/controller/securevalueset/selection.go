@@ -44,6 +44,7 @@ func sourceOf(child *v1alpha1.GrafanaSecureValue) selectedKey {
 // selection is what a set selects.
 type selection struct {
 	secrets     map[string]keysOf                                    // that exist, by name
+	gone        map[string]bool                                      // Secrets that the cache still shows
 	connections map[v1alpha1.ConnectionReference]v1alpha1.Connection // nil is one that does not exist, and is named
 	keys        map[selectedKey]bool
 	nothing     []string // what selects nothing, in sentences
@@ -59,7 +60,7 @@ func (s *selection) matchesNothing(field string) {
 // selected reads what a set selects. A child whose Secret or connection is gone stays selected for as long as the spec may mean these.
 func (r *Reconciler) selected(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, children []v1alpha1.GrafanaSecureValue, m *memory) (*selection, error) {
 	s := &selection{
-		secrets: map[string]keysOf{}, connections: map[v1alpha1.ConnectionReference]v1alpha1.Connection{}, keys: map[selectedKey]bool{},
+		secrets: map[string]keysOf{}, gone: map[string]bool{}, connections: map[v1alpha1.ConnectionReference]v1alpha1.Connection{}, keys: map[selectedKey]bool{},
 	}
 	if err := r.selectSecrets(ctx, set, m, s); err != nil {
 		return nil, err
@@ -107,17 +108,15 @@ func (r *Reconciler) selected(ctx context.Context, set *v1alpha1.GrafanaSecureVa
 
 // stays reports whether a source that is not selected is selected all the same, because its Secret or connection is missing.
 func (r *Reconciler) stays(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, from selectedKey, s *selection) (bool, error) {
-	secret, secretSelected := s.secrets[from.secret]
-	if secretSelected {
-		secretSelected = slices.Contains(secret.keys, from.key)
-	} else if set.Spec.Secrets.Selector != nil || slices.Contains(set.Spec.Secrets.Names, from.secret) {
-		_, err := r.secretVersion(ctx, set.Namespace, from.secret)
-		if secretSelected = apierrors.IsNotFound(err); err != nil && !secretSelected {
-			return false, err
+	if secret, found := s.secrets[from.secret]; found {
+		if !slices.Contains(secret.keys, from.key) {
+			return false, nil
 		}
+	} else if missing, err := r.isMissing(ctx, set, from.secret, s); !missing || err != nil {
+		return false, err
 	}
-	if _, selected := s.connections[from.connection]; selected || !secretSelected {
-		return secretSelected, nil
+	if _, selected := s.connections[from.connection]; selected {
+		return true, nil
 	}
 	bySelector := slices.ContainsFunc(set.Spec.ConnectionRefs, func(ref v1alpha1.ConnectionSelection) bool {
 		return ref.Selector != nil && ref.Kind == from.connection.Kind
@@ -127,6 +126,18 @@ func (r *Reconciler) stays(ctx context.Context, set *v1alpha1.GrafanaSecureValue
 	}
 	conn, err := r.connection(ctx, from.connection, set.Namespace)
 	return err == nil && conn == nil, err
+}
+
+// isMissing reports whether a Secret that the set may mean does not exist.
+func (r *Reconciler) isMissing(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, name string, s *selection) (bool, error) {
+	if set.Spec.Secrets.Selector == nil && !slices.Contains(set.Spec.Secrets.Names, name) {
+		return false, nil
+	}
+	_, err := r.secretVersion(ctx, set.Namespace, name)
+	if apierrors.IsNotFound(err) || err == nil && s.gone[name] {
+		return true, nil
+	}
+	return false, err
 }
 
 // selectsKey reports whether the globs select a key. The schema allows no glob that path.Match refuses.
@@ -151,6 +162,7 @@ func (r *Reconciler) selectSecrets(ctx context.Context, set *v1alpha1.GrafanaSec
 			secret := &corev1.Secret{}
 			err := r.live.Get(ctx, client.ObjectKey{Namespace: set.Namespace, Name: version.Name}, secret)
 			if apierrors.IsNotFound(err) {
+				s.gone[version.Name] = true
 				continue
 			}
 			if err != nil {

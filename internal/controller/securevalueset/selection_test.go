@@ -1,0 +1,85 @@
+package securevalueset
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+)
+
+// TestWhatIsMissingStays: a child whose Secret or connection does not exist is still selected, and one that is there and not selected is not.
+func TestWhatIsMissingStays(t *testing.T) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	labels := map[string]string{"env": "prod"}
+	selector := &metav1.LabelSelector{MatchLabels: labels}
+	secret := func(labels map[string]string, key string) client.Object {
+		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "a", Labels: labels}, Data: map[string][]byte{key: nil}}
+	}
+	other := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "other", Labels: labels}, Data: map[string][]byte{"o": nil}}
+	conn := func(name string, labels map[string]string) client.Object {
+		return &v1alpha1.GrafanaConnection{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: name, Labels: labels}}
+	}
+	bySelector := func(s *v1alpha1.GrafanaSecureValueSetSpec) { s.Secrets = v1alpha1.SecretSelection{Selector: selector} }
+	byConnections := func(s *v1alpha1.GrafanaSecureValueSetSpec) {
+		s.ConnectionRefs = []v1alpha1.ConnectionSelection{{Kind: v1alpha1.KindGrafanaConnection, Selector: selector}}
+	}
+	for name, row := range map[string]struct {
+		cached, live client.Object // the Secret
+		conn         client.Object
+		edit         func(*v1alpha1.GrafanaSecureValueSetSpec)
+		want         bool
+	}{
+		"all is there":                        {secret(nil, "k"), secret(nil, "k"), conn("prod", nil), nil, true},
+		"no key":                              {secret(nil, "other"), secret(nil, "other"), conn("prod", nil), nil, false},
+		"no Secret":                           {nil, nil, conn("prod", nil), nil, true},
+		"a Secret that the cache still shows": {secret(nil, "k"), nil, conn("prod", nil), nil, true},
+		"no Secret, and it is not named":      {nil, nil, conn("prod", nil), func(s *v1alpha1.GrafanaSecureValueSetSpec) { s.Secrets.Names = []string{"other"} }, false},
+		"no Secret, and its key is excluded":  {nil, nil, conn("prod", nil), func(s *v1alpha1.GrafanaSecureValueSetSpec) { s.Keys.Exclude = []string{"k"} }, false},
+		"no Secret of a selector":             {nil, nil, conn("prod", nil), bySelector, true},
+		"a Secret without the label":          {secret(nil, "k"), secret(nil, "k"), conn("prod", nil), bySelector, false},
+		"no connection, which is named":       {secret(nil, "k"), secret(nil, "k"), nil, nil, true},
+		"no connection of a selector":         {secret(nil, "k"), secret(nil, "k"), nil, byConnections, true},
+		"a connection without the label":      {secret(nil, "k"), secret(nil, "k"), conn("prod", nil), byConnections, false},
+		"no connection, of another kind": {secret(nil, "k"), secret(nil, "k"), nil, func(s *v1alpha1.GrafanaSecureValueSetSpec) {
+			s.ConnectionRefs = []v1alpha1.ConnectionSelection{{Kind: v1alpha1.KindClusterGrafanaConnection, Selector: selector}}
+		}, false},
+		"neither Secret nor connection":         {nil, nil, nil, byConnections, true},
+		"no Secret, connection without a label": {nil, nil, conn("prod", nil), byConnections, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set := newSet()
+			set.Spec.ConnectionRefs = []v1alpha1.ConnectionSelection{{Kind: v1alpha1.KindGrafanaConnection, Name: "prod"}}
+			if row.edit != nil {
+				row.edit(&set.Spec)
+			}
+			with := func(objects ...client.Object) client.Client {
+				b := fake.NewClientBuilder().WithScheme(scheme).WithObjects(other)
+				for _, o := range objects {
+					if o != nil {
+						b.WithObjects(o)
+					}
+				}
+				return b.Build()
+			}
+			matched := conn("matched", labels) // so that the selector matches something
+			r := &Reconciler{client: with(row.cached, row.conn, matched), live: with(row.live), served: connection.Served{Namespaced: true, Cluster: true}}
+			from := selectedKey{"a", "k", prod}
+			s, err := r.selected(t.Context(), set, []v1alpha1.GrafanaSecureValue{*child(set, from, nil)}, &memory{})
+			if err != nil || s.keys[from] != row.want {
+				t.Errorf("selected is %t, %v, want %t", s.keys[from], err, row.want)
+			}
+		})
+	}
+}
