@@ -133,6 +133,7 @@ func TestAnswers(t *testing.T) {
 		"something else not there":   {"", 404, js, status("NotFound", "namespaces", "not found"), grafana.ErrAPINotServed},
 		"another value not there":    {"", 404, js, strings.Replace(status("NotFound", "securevalue", "not found"), `"name":"db"`, `"name":"other"`, 1), grafana.ErrAPINotServed},
 		"API not served":             {"", 404, plain, "404 page not found\n" + canary, grafana.ErrAPINotServed},
+		"API not served, an index":   {"", 404, js, "{\n  \"paths\": [\n    \"/apis\",\n    \"" + canary + "\"\n  ]\n}", grafana.ErrAPINotServed},
 		"API not served, in JSON":    {"", 404, js, `{"message":"Not found","traceID":"` + canary + `"}`, grafana.ErrAPINotServed},
 		"API not served, as Status":  {"", 404, js, `{"kind":"Status","reason":"NotFound","message":"the server could not find the requested resource","details":{}}`, grafana.ErrAPINotServed},
 		"name taken":                 {"create", 409, js, status("AlreadyExists", "securevalues", "already exists"), grafana.ErrAlreadyExists},

@@ -204,7 +204,7 @@ func kindOf(code int, status wireFailure, body []byte, name string) error {
 		return ErrForbidden
 	case code == http.StatusNotFound && status.speaksOf(name):
 		return ErrNotFound
-	case code == http.StatusNotFound && (status.Message != "" || bytes.HasPrefix(body, []byte("404 page not found"))):
+	case code == http.StatusNotFound && (status.Message != "" || unknownPathPattern.Match(body)):
 		return ErrAPINotServed
 	case code == http.StatusConflict && status.Reason == "AlreadyExists":
 		return ErrAlreadyExists
@@ -227,6 +227,9 @@ func (f wireFailure) speaksOf(name string) bool {
 	return f.Reason == "NotFound" && strings.HasPrefix(strings.ToLower(f.Details.Kind), "securevalue") &&
 		(f.Details.Name == "" || f.Details.Name == name)
 }
+
+// unknownPathPattern is how Grafana answers about a path that it does not know. Versions before 12.2 may list those that they know.
+var unknownPathPattern = regexp.MustCompile(`^(404 page not found|\{\s*"paths":)`)
 
 // namespacePattern is how Grafana says that the org or stack, and not an action, is what it refuses. None of it can be part of a
 // name, which holds no space.

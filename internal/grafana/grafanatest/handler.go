@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"mime"
 	"net/http"
 	"regexp"
 	"slices"
@@ -14,8 +15,10 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
 const (
@@ -136,17 +139,24 @@ var pathPattern = regexp.MustCompile(`^/apis/` + regexp.QuoteMeta(group) + `/([^
 
 // route is a path of the API.
 type route struct {
-	known      bool
+	path       string // below the sub-path
+	known      bool   // it is that of the collection, or of a value in it
 	apiVersion string
 }
+
+// ofGroup reports whether the path is one of the API group, whether that has such a resource or not.
+func (r route) ofGroup() bool { return strings.HasPrefix(r.path+"/", "/apis/"+group+"/") }
 
 // parse reads method, path and name of a request.
 func (s *Server) parse(r *http.Request, content []byte) (Call, route) {
 	call := Call{Method: r.Method, UserAgent: r.UserAgent(), Selector: r.URL.Query().Get("labelSelector")}
 	path, under := strings.CutPrefix(r.URL.Path, s.options.basePath)
 	m := pathPattern.FindStringSubmatch(path)
-	if !under || m == nil {
+	if !under {
 		return call, route{}
+	}
+	if m == nil {
+		return call, route{path: path}
 	}
 	call.Namespace, call.Name = m[2], m[3]
 	switch {
@@ -161,7 +171,7 @@ func (s *Server) parse(r *http.Request, content []byte) (Call, route) {
 	case r.Method == http.MethodDelete && call.Name != "":
 		call.Verb = VerbDelete
 	}
-	return call, route{known: true, apiVersion: m[1]}
+	return call, route{path: path, known: true, apiVersion: m[1]}
 }
 
 // nameIn returns the name in a body.
@@ -203,10 +213,12 @@ func (s *Server) judge(r *http.Request, call Call, path route) reply {
 		return jsonReply(http.StatusUnauthorized, map[string]any{
 			"extra": nil, "message": "Invalid API key", "messageId": "api-key.invalid", "statusCode": 401, "traceID": "",
 		})
-	case s.options.notServed || !path.known || path.apiVersion != s.options.apiVersion:
+	case s.options.notServed || !path.ofGroup():
 		return plainReply(http.StatusNotFound, "404 page not found\n")
-	case call.Verb == "":
-		return plainReply(http.StatusMethodNotAllowed, "method not allowed\n")
+	case r.Method == http.MethodGet && slices.Contains([]string{"/apis/" + group, "/apis/" + group + "/" + s.options.apiVersion}, path.path):
+		return s.discovered(path.path)
+	case !path.known || path.apiVersion != s.options.apiVersion:
+		return failureReply(http.StatusNotFound, "NotFound", "the server could not find the requested resource", map[string]any{})
 	}
 	if problem := malformedNamespace(call.Namespace); problem != "" {
 		return plainReply(http.StatusInternalServerError, "Internal Server Error: "+strconv.Quote(r.URL.Path)+": "+problem+"\n")
@@ -214,11 +226,16 @@ func (s *Server) judge(r *http.Request, call Call, path route) reply {
 	if !slices.Contains(s.options.namespaces, call.Namespace) {
 		return forbidden(call, "invalid namespace")
 	}
+	if call.Verb == "" {
+		return failureReply(http.StatusMethodNotAllowed, "MethodNotAllowed",
+			"the server does not allow this method on the requested resource", map[string]any{})
+	}
 	if !allowed(permissions, call.Verb.action(), call.Namespace, call.Name) {
 		return forbidden(call, "unauthorized request")
 	}
-	if call.Verb == VerbList && r.URL.Query().Get("watch") == "true" {
-		return failureReply(http.StatusMethodNotAllowed, "MethodNotAllowed", "watch is not supported on resources of kind \"securevalues\"", nil)
+	if watch, _ := strconv.ParseBool(r.URL.Query().Get("watch")); watch && call.Verb == VerbList {
+		return failureReply(http.StatusMethodNotAllowed, "MethodNotAllowed", "watch is not supported on resources of kind \"securevalues\"",
+			map[string]any{"group": group, "kind": "securevalues"})
 	}
 	return s.act(r, call, permissions)
 }
@@ -243,6 +260,7 @@ func (s *Server) act(r *http.Request, call Call, permissions []Permission) reply
 	delete(s.values[call.Namespace], call.Name)
 	return jsonReply(http.StatusOK, map[string]any{
 		"kind": "Status", "apiVersion": "v1", "metadata": map[string]any{}, "status": "Success", "code": 200,
+		"details": map[string]any{"name": call.Name, "kind": "SecureValue"},
 	})
 }
 
@@ -297,16 +315,27 @@ func (s *Server) read(r *http.Request, call Call) (*body, *reply) {
 	if err != nil || len(content) > maxBodyBytes {
 		return nil, new(failureReply(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", "the body of the request was too large", nil))
 	}
+	switch mediaType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); mediaType {
+	case "", "application/json":
+	case "application/yaml":
+		if content, err = yaml.ToJSON(content); err != nil {
+			return nil, new(badRequest("the object provided is unrecognized"))
+		}
+	default:
+		return nil, new(failureReply(http.StatusUnsupportedMediaType, "UnsupportedMediaType", "the body of the request was in an unknown format", nil))
+	}
 	var b body
 	if err := json.Unmarshal(content, &b); err != nil {
 		return nil, new(badRequest("the object provided is unrecognized"))
 	}
 	switch {
+	case b.Kind != "" && b.Kind != "SecureValue":
+		return nil, new(badRequest("the object provided is unrecognized"))
 	case b.APIVersion != "" && b.APIVersion != group+"/"+s.options.apiVersion:
 		return nil, new(badRequest("the API version in the data does not match the expected API version"))
 	case b.Metadata.Namespace != "" && b.Metadata.Namespace != call.Namespace:
 		return nil, new(badRequest("the namespace of the provided object does not match the namespace sent on the request"))
-	case call.Verb == VerbUpdate && b.Metadata.Name != "" && b.Metadata.Name != call.Name:
+	case call.Verb == VerbUpdate && b.Metadata.Name != call.Name:
 		return nil, new(badRequest("the name of the object does not match the name on the URL"))
 	}
 	return &b, nil
@@ -321,8 +350,8 @@ func (s *Server) create(r *http.Request, call Call) reply {
 	if name == "" {
 		name = b.Metadata.GenerateName + strings.ToLower(strconv.FormatInt(time.Now().UnixNano(), 36))
 	}
-	if problems := validate(b, name, true); len(problems) > 0 {
-		return s.invalid(name, problems)
+	if refusal := s.refuse(b, name, true); refusal != nil {
+		return *refusal
 	}
 	if s.values[call.Namespace][name] != nil {
 		return failureReply(http.StatusConflict, "AlreadyExists", fmt.Sprintf("securevalues.%s %q already exists", group, name),
@@ -340,8 +369,8 @@ func (s *Server) update(r *http.Request, call Call) reply {
 	if old == nil {
 		return notFound(call.Name)
 	}
-	if problems := validate(b, call.Name, false); len(problems) > 0 {
-		return s.invalid(call.Name, problems)
+	if refusal := s.refuse(b, call.Name, false); refusal != nil {
+		return *refusal
 	}
 	if s.options.enforceResourceVersion && b.Metadata.ResourceVersion != resourceVersion(old) {
 		return failureReply(http.StatusConflict, "Conflict", "Operation cannot be fulfilled: the object has been modified",
@@ -373,16 +402,46 @@ func (s *Server) list(r *http.Request, call Call, permissions []Permission) repl
 	if err != nil {
 		return badRequest("unable to parse the label selector")
 	}
+	byField, err := fields.ParseSelector(r.URL.Query().Get("fieldSelector"))
+	if err != nil || slices.ContainsFunc(byField.Requirements(), func(f fields.Requirement) bool { return !slices.Contains(selectable, f.Field) }) {
+		return badRequest("unable to parse the field selector")
+	}
 	items := []map[string]any{}
 	for _, name := range slices.Sorted(maps.Keys(s.values[call.Namespace])) {
 		v := s.values[call.Namespace][name]
-		if selector.Matches(labels.Set(v.Labels)) && allowed(permissions, ActionRead, call.Namespace, name) {
+		if selector.Matches(labels.Set(v.Labels)) && v.matches(call.Namespace, byField) && allowed(permissions, ActionRead, call.Namespace, name) {
 			items = append(items, s.render(call.Namespace, v))
 		}
 	}
 	return jsonReply(http.StatusOK, map[string]any{
 		"apiVersion": group + "/" + s.options.apiVersion, "kind": "SecureValueList", "metadata": map[string]any{}, "items": items,
 	})
+}
+
+// selectable are the fields that a selector may name.
+var selectable = []string{"metadata.name", "metadata.namespace", "spec.decrypter"}
+
+// matches reports whether the value, with one of its decrypters, matches the selector.
+func (s Stored) matches(namespace string, selector fields.Selector) bool {
+	known := fields.Set{"metadata.name": s.Name, "metadata.namespace": namespace}
+	return slices.ContainsFunc(append([]string{""}, s.Decrypters...), func(decrypter string) bool {
+		known["spec.decrypter"] = decrypter
+		return selector.Matches(known)
+	})
+}
+
+// refuse answers a write that breaks a rule. The last two are plain errors in Grafana, which become 500.
+func (s *Server) refuse(b *body, name string, isCreate bool) *reply {
+	if problems := validate(b, name, isCreate); len(problems) > 0 {
+		return new(s.invalid(name, problems))
+	}
+	if _, found := b.Metadata.Annotations["grafana.app/folder"]; found {
+		return new(failureReply(http.StatusInternalServerError, "", "secure values have no folder", nil))
+	}
+	if b.Spec.Ref != "" {
+		return new(failureReply(http.StatusInternalServerError, "", "a reference needs a keeper of a third party", nil))
+	}
+	return nil
 }
 
 // problem is a cause of a Status of reason Invalid.
@@ -408,6 +467,8 @@ func validate(b *body, name string, isCreate bool) []problem {
 	switch {
 	case hasValue && b.Spec.Ref != "":
 		add("FieldValueForbidden", "spec", "only one of `value` or `ref` can be set")
+	case !isCreate && b.Spec.Ref != "": // all stored ones have a value
+		add("FieldValueForbidden", "spec", "`ref` cannot replace `value`")
 	case isCreate && !hasValue && b.Spec.Ref == "", !isCreate && b.Spec.Value != nil && !hasValue:
 		add("FieldValueRequired", "spec", "either a `value` or `ref` is required")
 	case hasValue && len(*b.Spec.Value) > maxValue:
@@ -418,6 +479,9 @@ func validate(b *body, name string, isCreate bool) []problem {
 	}
 	if len(b.Metadata.OwnerReferences) > 1 {
 		add("FieldValueInvalid", "metadata.ownerReferences", "only one owner is allowed")
+	}
+	if slices.ContainsFunc(b.Metadata.OwnerReferences, func(o OwnerReference) bool { return !strings.Contains(o.APIVersion, "/") }) {
+		add("FieldValueInvalid", "metadata.ownerReferences", "an API group is required")
 	}
 	if len(b.Spec.Decrypters) > maxServices {
 		return []problem{{"FieldValueTooMany", fmt.Sprintf("must have at most %d items", maxServices), "spec.decrypters"}}
@@ -480,6 +544,22 @@ func (s *Server) object(code int, namespace string, v *Stored) reply {
 
 // resourceVersion is the time of the last write in whole seconds.
 func resourceVersion(v *Stored) string { return strconv.FormatInt(v.UpdatedAt.Unix(), 10) }
+
+// discovered says what the API serves.
+func (s *Server) discovered(path string) reply {
+	version := map[string]any{"groupVersion": group + "/" + s.options.apiVersion, "version": s.options.apiVersion}
+	if path == "/apis/"+group {
+		return jsonReply(http.StatusOK, map[string]any{
+			"kind": "APIGroup", "apiVersion": "v1", "name": group, "versions": []any{version}, "preferredVersion": version,
+		})
+	}
+	return jsonReply(http.StatusOK, map[string]any{
+		"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version["groupVersion"], "resources": []any{map[string]any{
+			"name": "securevalues", "singularName": "securevalue", "namespaced": true, "kind": "SecureValue",
+			"verbs": []Verb{VerbCreate, VerbDelete, VerbGet, VerbList, VerbUpdate},
+		}},
+	})
+}
 
 func notFound(name string) reply {
 	return failureReply(http.StatusNotFound, "NotFound", fmt.Sprintf("securevalue.%s %q not found", group, name),
