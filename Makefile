@@ -313,7 +313,7 @@ deploy: ## Run the image IMG, which the cluster must be able to pull, with CRDs 
 	$(RENDER) | $(KUBECTL) apply --server-side -f -
 
 .PHONY: undeploy
-undeploy: ## Remove everything of deploy: CRDs, namespace, fingerprint key, tokens. Before, delete gsv, then gconn and cgconn.
+undeploy: ## Remove everything of deploy: CRDs, namespace, fingerprint key, tokens. Before, delete gsvset, gsv, then gconn and cgconn.
 	$(KUBECTL) delete --ignore-not-found -k config/default
 
 # A new version is a new file name, so each version is built once.

@@ -1,6 +1,7 @@
 package v1alpha1_test
 
 import (
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -25,6 +26,35 @@ func TestAbsentFieldsOfASecureValueGetTheirDefaults(t *testing.T) {
 	if got := sv.Spec; got.ConnectionRef != want.ConnectionRef || got.Name != want.Name ||
 		got.Description != want.Description || len(got.Decrypters) != 0 || got.ValueFrom != want.ValueFrom ||
 		got.DeletionPolicy != want.DeletionPolicy {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestAbsentFieldsOfASetGetTheirDefaults(t *testing.T) {
+	c, _ := newClient(t)
+	set := &v1alpha1.GrafanaSecureValueSet{}
+	create(t, c, newObject(t, setKind, edit{"spec.connectionRefs", []any{map[string]any{"name": "prod"}}}), set)
+	want := v1alpha1.GrafanaSecureValueSetSpec{
+		Secrets:        v1alpha1.SecretSelection{Names: []string{"sm"}},
+		ConnectionRefs: []v1alpha1.ConnectionSelection{{Kind: v1alpha1.KindGrafanaConnection, Name: "prod"}},
+		NameTemplate:   v1alpha1.DefaultNameTemplate,
+		PrunePolicy:    v1alpha1.PrunePolicyRetain,
+	}
+	if got := set.Spec; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestATemplateWithASpecGetsItsDefaults: the policies are those of a GrafanaSecureValue, stored once the template has a spec.
+func TestATemplateWithASpecGetsItsDefaults(t *testing.T) {
+	c, _ := newClient(t)
+	set := &v1alpha1.GrafanaSecureValueSet{}
+	create(t, c, newObject(t, setKind, edit{"spec.template.spec.description", "External API key"}), set)
+	want := v1alpha1.SecureValueSettings{
+		Description:    "External API key",
+		DeletionPolicy: v1alpha1.DeletionPolicyDelete, AdoptionPolicy: v1alpha1.AdoptionPolicyRefuse, DriftPolicy: v1alpha1.DriftPolicyCorrect,
+	}
+	if got := set.Spec.Template.Spec; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
@@ -136,6 +166,10 @@ func TestStoredDefaults(t *testing.T) {
 	}
 	want := map[string][]string{
 		"grafanaconnections": connection, "clustergrafanaconnections": append([]string{"spec.adoption"}, connection...),
+		"grafanasecurevaluesets": {
+			"spec.nameTemplate", "spec.prunePolicy",
+			"spec.template.spec.adoptionPolicy", "spec.template.spec.deletionPolicy", "spec.template.spec.driftPolicy",
+		},
 		"grafanasecurevalues": {"spec.adoptionPolicy", "spec.connectionRef.kind", "spec.deletionPolicy", "spec.driftPolicy"},
 	}
 	for _, file := range manifests(t, "crd", "bases") {

@@ -52,12 +52,16 @@ type SecretSelection struct {
 	// +kubebuilder:validation:items:XValidation:rule="size(self) <= 253 && self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a Secret: at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end, for example grafana-token"
 	Names []string `json:"names,omitempty"`
 
-	// selector selects Secrets by their labels. An empty selector selects all of the
-	// namespace. The token of a ServiceAccount, a release of Helm and the operator's
-	// fingerprint key are not selected. While no Secret matches, everything stays as
-	// it is and Ready says NothingSelected.
+	// selector selects Secrets by their labels: at most 64 labels and 64 expressions.
+	// An empty selector selects all of the namespace. The token of a ServiceAccount, a
+	// release of Helm and the operator's fingerprint key are not selected. While no
+	// Secret matches, everything stays as it is and Ready says NothingSelected.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchLabels) || size(self.matchLabels) <= 64",message="must have at most 64 labels",fieldPath=".matchLabels"
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || size(self.matchExpressions) <= 64",message="must have at most 64 expressions",fieldPath=".matchExpressions"
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn', 'Exists', 'DoesNotExist'])",message="must use the operators In, NotIn, Exists or DoesNotExist",fieldPath=".matchExpressions"
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, (e.operator in ['Exists', 'DoesNotExist']) != (has(e.values) && size(e.values) > 0))",message="must have values with In and NotIn, and none with Exists and DoesNotExist",fieldPath=".matchExpressions"
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 }
 
@@ -109,11 +113,15 @@ type ConnectionSelection struct {
 	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a connection: at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end, for example prod"
 	Name string `json:"name,omitempty"`
 
-	// selector selects connections by their labels. Of the ClusterGrafanaConnections
-	// only those are selected that allow the namespace of the set. While none
-	// matches, everything stays as it is and Ready says NothingSelected.
+	// selector selects connections by their labels: at most 64 labels and 64
+	// expressions. An empty selector selects all of the kind. Of the
+	// ClusterGrafanaConnections only those are selected that allow the namespace of
+	// the set. While none matches, everything stays as it is and Ready says
+	// NothingSelected.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchLabels) || size(self.matchLabels) <= 64",message="must have at most 64 labels",fieldPath=".matchLabels"
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || size(self.matchExpressions) <= 64",message="must have at most 64 expressions",fieldPath=".matchExpressions"
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 }
 
@@ -124,27 +132,31 @@ type SecureValueMetadata struct {
 	//
 	// +optional
 	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && k.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="must have keys that Kubernetes takes: 1 to 63 letters, digits, '-', '_' and '.', with a letter or digit at each end, for example team; a domain and a slash may stand before them"
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('grafana.securevalues.io/'))",message="must not have a key that begins with grafana.securevalues.io/, which belongs to the operator: remove it"
 	Labels map[string]LabelValue `json:"labels,omitempty"`
 
-	// annotations of each GrafanaSecureValue: at most 16, of at most 512 characters.
+	// annotations of each GrafanaSecureValue: at most 16, of at most 512 bytes.
 	// Of the keys that begin with grafana.securevalues.io/ only sync-now is allowed,
 	// with which all values are written once more.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && k.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="must have keys that Kubernetes takes: 1 to 63 letters, digits, '-', '_' and '.', with a letter or digit at each end, for example team; a domain and a slash may stand before them"
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('grafana.securevalues.io/') || k == 'grafana.securevalues.io/sync-now')",message="must not have a key that begins with grafana.securevalues.io/ other than sync-now: they belong to the operator"
 	Annotations map[string]AnnotationValue `json:"annotations,omitempty"`
 }
 
-// LabelValue is the value of a label.
+// LabelValue is the value of a label: at most 63 characters.
 //
-// +kubebuilder:validation:MaxLength=63
+// +kubebuilder:validation:MaxLength=256
+// +kubebuilder:validation:XValidation:rule="size(self) <= 63 && self.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$')",message="must be the value of a label: at most 63 letters, digits, '-', '_' and '.', with a letter or digit at each end, or empty"
 type LabelValue string
 
-// AnnotationValue is the value of an annotation.
+// AnnotationValue is the value of an annotation: at most 512 bytes.
 //
-// +kubebuilder:validation:MaxLength=512
+// +kubebuilder:validation:MaxLength=8192
+// +kubebuilder:validation:XValidation:rule="size(bytes(self)) <= 512",message="must have at most 0.5 KiB: 512 characters of ASCII"
 type AnnotationValue string
 
 // SecureValueTemplate is what the GrafanaSecureValues of a set have in common.

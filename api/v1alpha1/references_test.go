@@ -57,13 +57,17 @@ func TestNoReferenceHasANamespace(t *testing.T) {
 	for _, root := range []any{
 		v1alpha1.GrafanaSecureValueSpec{},
 		v1alpha1.GrafanaSecureValueStatus{},
+		v1alpha1.GrafanaSecureValueSetSpec{},
+		v1alpha1.GrafanaSecureValueSetStatus{},
 		v1alpha1.ConnectionSpec{},
 		v1alpha1.ClusterGrafanaConnectionSpec{},
 		v1alpha1.ConnectionStatus{},
 	} {
 		walk(reflect.TypeOf(root))
 	}
-	for _, kind := range []any{v1alpha1.GrafanaSecureValue{}, v1alpha1.GrafanaConnection{}, v1alpha1.ClusterGrafanaConnection{}} {
+	for _, kind := range []any{
+		v1alpha1.GrafanaSecureValue{}, v1alpha1.GrafanaSecureValueSet{}, v1alpha1.GrafanaConnection{}, v1alpha1.ClusterGrafanaConnection{},
+	} {
 		for field := range reflect.TypeOf(kind).Fields() {
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			if name != "" && name != "metadata" && !visited[field.Type] {

@@ -97,7 +97,7 @@ func TestKindsAreFoundByTheirShortNames(t *testing.T) {
 		}
 		got[resource.Kind] = strings.Join(resource.ShortNames, ",")
 	}
-	for kind, want := range map[string]string{secureValueKind: "gsv", connectionKind: "gconn", clusterConnectionKind: "cgconn"} {
+	for kind, want := range map[string]string{secureValueKind: "gsv", setKind: "gsvset", connectionKind: "gconn", clusterConnectionKind: "cgconn"} {
 		if got[kind] != want {
 			t.Errorf("%s has the short names %q, want %q", kind, got[kind], want)
 		}
@@ -148,7 +148,7 @@ func TestNoNameIsThatOfANeighbour(t *testing.T) {
 // TestKubectlTellsNeighboursApart: what grafana-operator's users type shows none of our objects, with its kind installed.
 func TestKubectlTellsNeighboursApart(t *testing.T) {
 	c, _ := newClient(t)
-	for _, kind := range []string{secureValueKind, connectionKind, clusterConnectionKind} {
+	for _, kind := range []string{secureValueKind, setKind, connectionKind, clusterConnectionKind} {
 		create(t, c, newObject(t, kind), newObject(t, kind))
 	}
 	cache := t.TempDir()
@@ -192,7 +192,7 @@ spec:
 			t.Errorf("kubectl get %s shows\n%s", word, out)
 		}
 	}
-	if out := kubectl("", "get", category, "-A", "-o", "name"); strings.Count(out, v1alpha1.GroupName+"/") != 3 {
+	if out := kubectl("", "get", category, "-A", "-o", "name"); strings.Count(out, v1alpha1.GroupName+"/") != 4 {
 		t.Errorf("kubectl get %s shows\n%s\nwant one object of each kind", category, out)
 	}
 }

@@ -12,10 +12,12 @@ import (
 func TestUserRoles(t *testing.T) {
 	const aggregate = "rbac.authorization.k8s.io/aggregate-to-"
 	given := map[string]string{
-		"grafanasecurevalue-viewer-role": "view",
-		"grafanasecurevalue-editor-role": "edit",
-		"grafanaconnection-viewer-role":  "view",
-		"grafanaconnection-editor-role":  "admin",
+		"grafanasecurevalue-viewer-role":    "view",
+		"grafanasecurevalue-editor-role":    "edit",
+		"grafanasecurevalueset-viewer-role": "view",
+		"grafanasecurevalueset-editor-role": "edit",
+		"grafanaconnection-viewer-role":     "view",
+		"grafanaconnection-editor-role":     "admin",
 	}
 	count := 0
 	for _, file := range manifests(t, "rbac") {
@@ -42,7 +44,7 @@ func TestUserRoles(t *testing.T) {
 			}
 		}
 	}
-	if count != 9 {
-		t.Errorf("got %d roles, want a viewer, an editor and an admin of each of three kinds", count)
+	if count != 12 {
+		t.Errorf("got %d roles, want a viewer, an editor and an admin of each of four kinds", count)
 	}
 }

@@ -38,7 +38,7 @@ func create(t *testing.T, c client.Client, object *unstructured.Unstructured, ty
 
 func TestUnseenObjectIsNotTakenForAHealthyOne(t *testing.T) {
 	c, _ := newClient(t)
-	for _, kind := range []string{secureValueKind, connectionKind, clusterConnectionKind} {
+	for _, kind := range []string{secureValueKind, setKind, connectionKind, clusterConnectionKind} {
 		created, read := newObject(t, kind), newObject(t, kind)
 		create(t, c, created, read)
 		for what, object := range map[string]*unstructured.Unstructured{"the answer to its creation": created, "a later read": read} {
@@ -178,6 +178,45 @@ func TestColumnsOfASecureValue(t *testing.T) {
 	}
 }
 
+func TestColumnsOfASet(t *testing.T) {
+	c, config := newClient(t)
+	set := &v1alpha1.GrafanaSecureValueSet{}
+	create(t, c, newObject(t, setKind), set)
+	patch := `{"status":{"secureValues":{"desired":12,"ready":10,"failed":1,"stale":3},
+		"conditions":[{"type":"Ready","status":"False","reason":"SecureValuesNotReady","message":"One is not.","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`
+	if err := c.Status().Patch(t.Context(), set, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
+		t.Fatal(err)
+	}
+	headings, cells := printed(t, config, "grafanasecurevaluesets", set.Namespace, set.Name)
+	want := []string{"NAME", "READY", "REASON", "DESIRED", "READY VALUES", "FAILED", "AGE", "STALE*", "MESSAGE*"}
+	if !slices.Equal(headings, want) {
+		t.Errorf("got columns %q, want %q", headings, want)
+	}
+	for heading, want := range map[string]any{
+		"NAME": "object", "READY": "False", "REASON": "SecureValuesNotReady", "DESIRED": float64(12), "READY VALUES": float64(10),
+		"FAILED": float64(1), "STALE": float64(3), "MESSAGE": "One is not.",
+	} {
+		if cells[heading] != want {
+			t.Errorf("%s is %v, want %v", heading, cells[heading], want)
+		}
+	}
+}
+
+func TestStatusOfASetIsBounded(t *testing.T) {
+	c, _ := newClient(t)
+	set := &v1alpha1.GrafanaSecureValueSet{}
+	create(t, c, newObject(t, setKind), set)
+	for count, accepted := range map[int]bool{v1alpha1.MaxFailures: true, v1alpha1.MaxFailures + 1: false} {
+		object := set.DeepCopy()
+		failure := v1alpha1.SecureValueFailure{Name: "monitoring-0123456789", Reason: v1alpha1.ReasonSourceNotAllowed}
+		object.Status.Failures = slices.Repeat([]v1alpha1.SecureValueFailure{failure}, count)
+		err := c.Status().Patch(t.Context(), object, client.MergeFrom(set), client.DryRunAll)
+		if (err == nil) != accepted || err != nil && !apierrors.IsInvalid(err) {
+			t.Errorf("%d failures: got %v, want them accepted: %t", count, err, accepted)
+		}
+	}
+}
+
 func TestColumnsOfAConnection(t *testing.T) {
 	c, config := newClient(t)
 	for _, tc := range []struct {
@@ -274,9 +313,9 @@ func TestSamplesAreAccepted(t *testing.T) {
 		}
 		applied[object.GetKind()] = object
 	}
-	sv, connection := &v1alpha1.GrafanaSecureValue{}, &v1alpha1.GrafanaConnection{}
+	sv, set, connection := &v1alpha1.GrafanaSecureValue{}, &v1alpha1.GrafanaSecureValueSet{}, &v1alpha1.GrafanaConnection{}
 	for kind, typed := range map[string]any{
-		secureValueKind: sv, connectionKind: connection, clusterConnectionKind: &v1alpha1.ClusterGrafanaConnection{},
+		secureValueKind: sv, setKind: set, connectionKind: connection, clusterConnectionKind: &v1alpha1.ClusterGrafanaConnection{},
 	} {
 		if applied[kind] == nil {
 			t.Fatalf("the samples have no %s", kind)
@@ -287,6 +326,9 @@ func TestSamplesAreAccepted(t *testing.T) {
 	}
 	if sv.Spec.ConnectionRef.Name != connection.Name || sv.Namespace != connection.Namespace {
 		t.Errorf("the sample uses %+v, and the sample of a connection is %s/%s", sv.Spec.ConnectionRef, connection.Namespace, connection.Name)
+	}
+	if set.Spec.ConnectionRefs[0].Name != connection.Name || set.Namespace != connection.Namespace {
+		t.Errorf("the sample of a set uses %+v, and the sample of a connection is %s/%s", set.Spec.ConnectionRefs, connection.Namespace, connection.Name)
 	}
 }
 
@@ -317,7 +359,7 @@ func TestSamplesShowWhatCanBeSet(t *testing.T) {
 
 func TestApplyingAgainChangesNothing(t *testing.T) {
 	c, _ := newClient(t)
-	for _, kind := range []string{secureValueKind, connectionKind, clusterConnectionKind} {
+	for _, kind := range []string{secureValueKind, setKind, connectionKind, clusterConnectionKind} {
 		apply := func() *unstructured.Unstructured {
 			object := newObject(t, kind)
 			if err := c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("gitops")); err != nil {

@@ -26,6 +26,7 @@ type edit struct {
 
 const (
 	secureValueKind       = "GrafanaSecureValue"
+	setKind               = v1alpha1.KindGrafanaSecureValueSet
 	connectionKind        = string(v1alpha1.KindGrafanaConnection)
 	clusterConnectionKind = string(v1alpha1.KindClusterGrafanaConnection)
 )
@@ -44,6 +45,9 @@ func newObject(t *testing.T, kind string, edits ...edit) *unstructured.Unstructu
 	case secureValueKind:
 		object.SetNamespace("default")
 		required = []edit{{"spec.valueFrom.secretKeyRef", map[string]any{"name": "sm", "key": "api-key"}}}
+	case setKind:
+		object.SetNamespace("default")
+		required = []edit{{"spec.secrets.names", []any{"sm"}}}
 	case connectionKind:
 		object.SetNamespace("default")
 	case clusterConnectionKind:
@@ -93,6 +97,14 @@ func template(text string, refs ...any) map[string]any {
 	return map[string]any{"text": text, "secretRefs": append([]any{}, refs...)}
 }
 
+func labelsOf(count int) map[string]any {
+	labels := map[string]any{}
+	for i := range count {
+		labels[fmt.Sprintf("label-%d", i)] = "x"
+	}
+	return labels
+}
+
 func secretRef(name string, as any) any {
 	if as == nil {
 		return map[string]any{"name": name}
@@ -137,19 +149,29 @@ const (
 	maxAgeRule      = "must be from 1h to 87600h, written with h, m and s in at most 32 characters"
 	serverNameRule  = "must be a host name: at most 253 letters, digits, '-' and '.', without scheme and port"
 	expressionRule  = "must have values with In and NotIn, and none with Exists and DoesNotExist"
+	operatorRule    = "must use the operators In, NotIn, Exists or DoesNotExist"
+
+	selectionRule    = "must have exactly one of names and selector"
+	globRule         = "must be a glob of keys: at most 253 letters, digits, '-', '_', '.', '*' and '?'"
+	connectionRule   = "must have exactly one of name and selector"
+	nameTemplateRule = "must be 1 to 1,024 characters, for example {{ .Secret }}-{{ .Key | dnsName }}"
+	metadataRule     = "must have keys that Kubernetes takes: 1 to 63 letters, digits, '-', '_' and '.'"
+	labelRule        = "must be the value of a label: at most 63 letters, digits, '-', '_' and '.'"
 )
 
 func TestBadInputIsRefusedWithOneSentence(t *testing.T) {
 	selector := func(expressions ...any) map[string]any {
-		return map[string]any{"from": "Selector", "selector": map[string]any{"matchExpressions": expressions}}
+		return map[string]any{"selector": map[string]any{"matchExpressions": expressions}}
+	}
+	allowed := func(expressions ...any) map[string]any {
+		allowed := selector(expressions...)
+		allowed["from"] = "Selector"
+		return allowed
 	}
 	expression := func(operator string, values ...any) map[string]any {
 		return map[string]any{"key": "team", "operator": operator, "values": values}
 	}
-	labels := map[string]any{}
-	for i := range 65 {
-		labels[fmt.Sprintf("label-%d", i)] = "x"
-	}
+	labels := labelsOf(65)
 	for _, tc := range []struct {
 		name  string
 		kind  string
@@ -307,10 +329,10 @@ func TestBadInputIsRefusedWithOneSentence(t *testing.T) {
 		{"unknown from", clusterConnectionKind, []edit{{"spec.allowedNamespaces.from", "Same"}}, "spec.allowedNamespaces.from", `supported values: "All", "Selector"`},
 		{"Selector without a selector", clusterConnectionKind, []edit{{"spec.allowedNamespaces.from", "Selector"}}, "spec.allowedNamespaces.selector", "must be given with from: Selector"},
 		{"All with a selector", clusterConnectionKind, []edit{{"spec.allowedNamespaces.selector", map[string]any{}}}, "spec.allowedNamespaces.selector", "must not be given with from: All"},
-		{"unknown operator", clusterConnectionKind, []edit{{"spec.allowedNamespaces", selector(expression("Is", "a"))}}, "spec.allowedNamespaces.selector.matchExpressions", "must use the operators In, NotIn, Exists or DoesNotExist"},
-		{"In without values", clusterConnectionKind, []edit{{"spec.allowedNamespaces", selector(expression("In"))}}, "spec.allowedNamespaces.selector.matchExpressions", expressionRule},
-		{"Exists with values", clusterConnectionKind, []edit{{"spec.allowedNamespaces", selector(expression("Exists", "a"))}}, "spec.allowedNamespaces.selector.matchExpressions", expressionRule},
-		{"65 expressions", clusterConnectionKind, []edit{{"spec.allowedNamespaces", selector(slices.Repeat([]any{expression("Exists")}, 65)...)}}, "spec.allowedNamespaces.selector.matchExpressions", "must have at most 64 expressions"},
+		{"unknown operator", clusterConnectionKind, []edit{{"spec.allowedNamespaces", allowed(expression("Is", "a"))}}, "spec.allowedNamespaces.selector.matchExpressions", operatorRule},
+		{"In without values", clusterConnectionKind, []edit{{"spec.allowedNamespaces", allowed(expression("In"))}}, "spec.allowedNamespaces.selector.matchExpressions", expressionRule},
+		{"Exists with values", clusterConnectionKind, []edit{{"spec.allowedNamespaces", allowed(expression("Exists", "a"))}}, "spec.allowedNamespaces.selector.matchExpressions", expressionRule},
+		{"65 expressions", clusterConnectionKind, []edit{{"spec.allowedNamespaces", allowed(slices.Repeat([]any{expression("Exists")}, 65)...)}}, "spec.allowedNamespaces.selector.matchExpressions", "must have at most 64 expressions"},
 		{"65 labels", clusterConnectionKind, []edit{{"spec.allowedNamespaces", map[string]any{"from": "Selector", "selector": map[string]any{"matchLabels": labels}}}}, "spec.allowedNamespaces.selector.matchLabels", "must have at most 64 labels"},
 		{"no allowed decrypter", clusterConnectionKind, []edit{{"spec.allowedDecrypters", []any{}}}, "spec.allowedDecrypters", "must name at least one decrypter: leave it out to allow any"},
 		{"65 allowed decrypters", clusterConnectionKind, []edit{{"spec.allowedDecrypters", decrypters(65)}}, "spec.allowedDecrypters", "must have at most 64 decrypters"},
@@ -320,6 +342,52 @@ func TestBadInputIsRefusedWithOneSentence(t *testing.T) {
 		{"the rules of all connections: organization 1", clusterConnectionKind, []edit{{"spec.namespace", "org-1"}}, "spec.namespace", "must be default: this is how Grafana calls organization 1"},
 		{"the rules of all connections: no stack", clusterConnectionKind, []edit{{"spec.url", "https://acme.grafana.net"}}, "spec.namespace", stackRule},
 		{"the rules of all connections: a user", clusterConnectionKind, []edit{{"spec.url", "https://admin:hunter2@acme.example.com"}}, "spec.url", userRule},
+
+		{"set of no Secrets", setKind, []edit{{"spec.secrets", nil}, {"spec.suspend", true}}, "spec.secrets", "Required value"},
+		{"set of Secrets without a choice", setKind, []edit{{"spec.secrets", map[string]any{}}}, "spec.secrets", selectionRule},
+		{"set of Secrets by names and labels", setKind, []edit{{"spec.secrets.selector", map[string]any{}}}, "spec.secrets", selectionRule},
+		{"set of an empty list of Secrets", setKind, []edit{{"spec.secrets.names", []any{}}}, "spec.secrets.names", "must name 1 to 100 Secrets"},
+		{"set of 101 Secrets", setKind, []edit{{"spec.secrets.names", decrypters(101)}}, "spec.secrets.names", "must name 1 to 100 Secrets"},
+		{"set of one Secret twice", setKind, []edit{{"spec.secrets.names", []any{"a", "b", "a"}}}, "spec.secrets.names", "must not name a Secret twice: remove the duplicate"},
+		{"set of a Secret with an upper-case name", setKind, []edit{{"spec.secrets.names", []any{"SM"}}}, "spec.secrets.names[0]", nameRule},
+		{"set of a Secret with a name of 254 characters", setKind, []edit{{"spec.secrets.names", []any{strings.Repeat("a", 254)}}}, "spec.secrets.names[0]", nameRule},
+		{"set of Secrets by an unknown operator", setKind, []edit{{"spec.secrets", selector(expression("Is", "a"))}}, "spec.secrets.selector.matchExpressions", operatorRule},
+		{"set of Secrets by In without values", setKind, []edit{{"spec.secrets", selector(expression("In"))}}, "spec.secrets.selector.matchExpressions", expressionRule},
+		{"set of Secrets by Exists with values", setKind, []edit{{"spec.secrets", selector(expression("Exists", "a"))}}, "spec.secrets.selector.matchExpressions", expressionRule},
+		{"set of Secrets by 65 expressions", setKind, []edit{{"spec.secrets", selector(slices.Repeat([]any{expression("Exists")}, 65)...)}}, "spec.secrets.selector.matchExpressions", "must have at most 64 expressions"},
+		{"set of Secrets by 65 labels", setKind, []edit{{"spec.secrets", map[string]any{"selector": map[string]any{"matchLabels": labels}}}}, "spec.secrets.selector.matchLabels", "must have at most 64 labels"},
+		{"set of 65 included globs", setKind, []edit{{"spec.keys.include", decrypters(65)}}, "spec.keys.include", "must have at most 64 globs"},
+		{"set of 65 excluded globs", setKind, []edit{{"spec.keys.exclude", decrypters(65)}}, "spec.keys.exclude", "must have at most 64 globs"},
+		{"set of an empty glob", setKind, []edit{{"spec.keys.include", []any{""}}}, "spec.keys.include[0]", globRule},
+		{"set of a regular expression", setKind, []edit{{"spec.keys.include", []any{"*", "SM_[A-Z]+"}}}, "spec.keys.include[1]", globRule},
+		{"set of a glob before a newline", setKind, []edit{{"spec.keys.exclude", []any{"SM_*\n"}}}, "spec.keys.exclude[0]", globRule},
+		{"set of a glob of 254 characters", setKind, []edit{{"spec.keys.exclude", []any{strings.Repeat("*", 254)}}}, "spec.keys.exclude[0]", globRule},
+		{"set of a connection without a choice", setKind, []edit{{"spec.connectionRefs", []any{map[string]any{}}}}, "spec.connectionRefs[0]", connectionRule},
+		{"set of a connection by name and labels", setKind, []edit{{"spec.connectionRefs", []any{map[string]any{"name": "eu", "selector": map[string]any{}}}}}, "spec.connectionRefs[0]", connectionRule},
+		{"set of a connection with an upper-case name", setKind, []edit{{"spec.connectionRefs", []any{map[string]any{"name": "EU"}}}}, "spec.connectionRefs[0].name", nameRule},
+		{"set of a connection with an empty name", setKind, []edit{{"spec.connectionRefs", []any{map[string]any{"name": ""}}}}, "spec.connectionRefs[0].name", nameRule},
+		{"set of an unknown kind of connection", setKind, []edit{{"spec.connectionRefs", []any{map[string]any{"kind": "Grafana", "name": "eu"}}}}, "spec.connectionRefs[0].kind", `supported values: "GrafanaConnection", "ClusterGrafanaConnection"`},
+		{"set of connections by 65 labels", setKind, []edit{{"spec.connectionRefs", []any{map[string]any{"selector": map[string]any{"matchLabels": labels}}}}}, "spec.connectionRefs[0].selector.matchLabels", "must have at most 64 labels"},
+		{"set of connections by 65 expressions", setKind, []edit{{"spec.connectionRefs", []any{selector(slices.Repeat([]any{expression("Exists")}, 65)...)}}}, "spec.connectionRefs[0].selector.matchExpressions", "must have at most 64 expressions"},
+		{"set of 17 connections", setKind, []edit{{"spec.connectionRefs", slices.Repeat([]any{map[string]any{"name": "eu"}}, 17)}}, "spec.connectionRefs", "must have at most 16 entries: select connections by labels instead"},
+		{"set with an empty nameTemplate", setKind, []edit{{"spec.nameTemplate", ""}}, "spec.nameTemplate", nameTemplateRule},
+		{"set with a nameTemplate of 1,025 characters", setKind, []edit{{"spec.nameTemplate", strings.Repeat("a", 1025)}}, "spec.nameTemplate", nameTemplateRule},
+		{"set with an unknown prunePolicy", setKind, []edit{{"spec.prunePolicy", "Keep"}}, "spec.prunePolicy", `supported values: "Retain", "Delete"`},
+		{"set with a name of 64 characters", setKind, []edit{{"metadata.name", strings.Repeat("a", 64)}}, "<nil>", "metadata.name must be at most 63 characters"},
+		{"set with 17 labels", setKind, []edit{{"spec.template.metadata.labels", labelsOf(17)}}, "spec.template.metadata.labels", "must have at most 16 items"},
+		{"set with 17 annotations", setKind, []edit{{"spec.template.metadata.annotations", labelsOf(17)}}, "spec.template.metadata.annotations", "must have at most 16 items"},
+		{"set with a label of the operator", setKind, []edit{{"spec.template.metadata.labels", map[string]any{"grafana.securevalues.io/set": "a"}}}, "spec.template.metadata.labels", "must not have a key that begins with grafana.securevalues.io/, which belongs to the operator: remove it"},
+		{"set with an annotation of the operator", setKind, []edit{{"spec.template.metadata.annotations", map[string]any{v1alpha1.AnnotationPendingTargets: "[]"}}}, "spec.template.metadata.annotations", "must not have a key that begins with grafana.securevalues.io/ other than sync-now"},
+		{"set with a label that has a space", setKind, []edit{{"spec.template.metadata.labels", map[string]any{"my team": "a"}}}, "spec.template.metadata.labels", metadataRule},
+		{"set with a label of two slashes", setKind, []edit{{"spec.template.metadata.labels", map[string]any{"example.com/a/b": "a"}}}, "spec.template.metadata.labels", metadataRule},
+		{"set with a label of 64 characters", setKind, []edit{{"spec.template.metadata.labels", map[string]any{strings.Repeat("a", 64): "a"}}}, "spec.template.metadata.labels", metadataRule},
+		{"set with an annotation that has a slash at its end", setKind, []edit{{"spec.template.metadata.annotations", map[string]any{"example.com/": "a"}}}, "spec.template.metadata.annotations", metadataRule},
+		{"set with a label value that has a space", setKind, []edit{{"spec.template.metadata.labels.team", "team a"}}, "spec.template.metadata.labels[team]", labelRule},
+		{"set with a label value of 64 characters", setKind, []edit{{"spec.template.metadata.labels.team", strings.Repeat("a", 64)}}, "spec.template.metadata.labels[team]", labelRule},
+		{"set with an annotation of 514 bytes", setKind, []edit{{"spec.template.metadata.annotations.note", strings.Repeat("ü", 257)}}, "spec.template.metadata.annotations[note]", "must have at most 0.5 KiB: 512 characters of ASCII"},
+		{"the rules of all secure values: a decrypter twice", setKind, []edit{{"spec.template.spec.decrypters", []any{"a", "a"}}}, "spec.template.spec.decrypters", "must not name a decrypter twice"},
+		{"the rules of all secure values: a description", setKind, []edit{{"spec.template.spec.description", strings.Repeat("x", 26)}}, "spec.template.spec.description", descriptionRule},
+		{"the rules of all secure values: freshness", setKind, []edit{{"spec.template.spec.freshness.maxAge", "90d"}}, "spec.template.spec.freshness.maxAge", maxAgeRule},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			err := dryRun(t, newObject(t, tc.kind, tc.edits...))
@@ -427,6 +495,8 @@ func TestReferencesHaveNoNamespace(t *testing.T) {
 		{secureValueKind, "spec.connectionRef.namespace"},
 		{secureValueKind, "spec.valueFrom.secretKeyRef.namespace"},
 		{secureValueKind, "spec.valueFrom.template.namespace"},
+		{setKind, "spec.secrets.namespace"},
+		{setKind, "spec.template.metadata.namespace"},
 		{connectionKind, "spec.credentials.tokenSecretRef.namespace"},
 		{clusterConnectionKind, "spec.credentials.tokenSecretRef.namespace"},
 		{connectionKind, "spec.tls.caSecretRef.namespace"},
@@ -519,6 +589,33 @@ func TestInputAtTheBoundsIsAccepted(t *testing.T) {
 		}}}}}},
 		{"limits", clusterConnectionKind, []edit{{"spec.allowedDecrypters", decrypters(64)}, {"spec.requireNamePrefix", true}}},
 		{"empty selector", clusterConnectionKind, []edit{{"spec.allowedNamespaces", map[string]any{"from": "Selector", "selector": map[string]any{}}}}},
+
+		{"nothing but what is required", setKind, nil},
+		{"name of 63 characters, with a dot", setKind, []edit{{"metadata.name", "a." + strings.Repeat("a", 61)}}},
+		{"100 Secrets, a name of 253 characters", setKind, []edit{{"spec.secrets.names", append(decrypters(99), long)}}},
+		{"every Secret", setKind, []edit{{"spec.secrets", map[string]any{"selector": map[string]any{}}}}},
+		{"Secrets by all operators", setKind, []edit{{"spec.secrets", map[string]any{"selector": map[string]any{"matchExpressions": []any{
+			map[string]any{"key": "a", "operator": "In", "values": []any{"b"}},
+			map[string]any{"key": "a", "operator": "NotIn", "values": []any{"c", ""}},
+			map[string]any{"key": "a", "operator": "Exists"},
+			map[string]any{"key": "b", "operator": "DoesNotExist", "values": []any{}},
+		}}}}}},
+		{"64 globs of each kind, with all they may have", setKind, []edit{
+			{"spec.keys.include", append(decrypters(63), ".A_b-c?1*")}, {"spec.keys.exclude", append(decrypters(63), strings.Repeat("*", 253))},
+		}},
+		{"empty lists", setKind, []edit{{"spec.keys", map[string]any{"include": []any{}, "exclude": []any{}}}, {"spec.connectionRefs", []any{}}}},
+		{"16 connections, by name and by labels", setKind, []edit{{"spec.connectionRefs", append(slices.Repeat([]any{map[string]any{"name": "eu"}}, 14),
+			map[string]any{"kind": clusterConnectionKind, "name": long}, map[string]any{"kind": clusterConnectionKind, "selector": map[string]any{}})}}},
+		{"nameTemplate of 1,024 characters", setKind, []edit{{"spec.nameTemplate", strings.Repeat("é", 1024)}}},
+		{"prunePolicy Delete", setKind, []edit{{"spec.prunePolicy", "Delete"}}},
+		{"labels and annotations", setKind, []edit{
+			{"spec.template.metadata.labels", map[string]any{"a": "", "example.com/" + strings.Repeat("a", 63): strings.Repeat("a", 63), "app.kubernetes.io/name": "A_b-1.c"}},
+			{"spec.template.metadata.annotations", map[string]any{v1alpha1.AnnotationSyncNow: "1", "example.com/note": strings.Repeat("ü", 256)}},
+		}},
+		{"all that a secure value may have", setKind, []edit{{"spec.template.spec", map[string]any{
+			"description": "External API key", "decrypters": []any{"k6-cloud"}, "transforms": []any{"Base64Encode"},
+			"freshness": map[string]any{"maxAge": "1h"}, "deletionPolicy": "Retain", "adoptionPolicy": "Adopt", "driftPolicy": "Report", "suspend": true,
+		}}}},
 	} {
 		t.Run(tc.kind+": "+tc.name, func(t *testing.T) {
 			if err := dryRun(t, newObject(t, tc.kind, tc.edits...)); err != nil {

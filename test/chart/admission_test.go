@@ -2,6 +2,7 @@ package chart
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,12 @@ kind: GrafanaSecureValue
 metadata: {name: NAME, namespace: team-a, annotations: {note: "NOTE"}}
 spec: {adoptionPolicy: POLICY, connectionRef: {name: prod}, valueFrom: {secretKeyRef: {name: sm, key: api-key}}}
 `
+	setYAML = `
+apiVersion: grafana.securevalues.io/v1alpha1
+kind: GrafanaSecureValueSet
+metadata: {name: NAME, namespace: team-a}
+spec: {secrets: {names: [sm]}, template: {metadata: {annotations: NOTES}, spec: {adoptionPolicy: POLICY}}}
+`
 )
 
 func connection(name, url string) string {
@@ -30,6 +37,15 @@ func connection(name, url string) string {
 
 func value(name, policy, note string) string {
 	return strings.NewReplacer("NAME", name, "POLICY", policy, "NOTE", note).Replace(valueYAML)
+}
+
+// set has as many annotations as given, of 512 bytes each.
+func set(name, policy string, annotations int) string {
+	var notes []string
+	for i := range annotations {
+		notes = append(notes, fmt.Sprintf("note-%d: %s", i, strings.Repeat("x", 512)))
+	}
+	return strings.NewReplacer("NAME", name, "POLICY", policy, "NOTES", "{"+strings.Join(notes, ", ")+"}").Replace(setYAML)
 }
 
 // TestAdmissionPolicies: the policies refuse what they are for, and leave alone what is there already, other edits, and the manager.
@@ -47,6 +63,7 @@ func TestAdmissionPolicies(t *testing.T) {
 	server.run(t, connection("old", "https://old.example.com"), "create", "-f", "-")
 	server.run(t, value("old", "Adopt", long), "create", "-f", "-")
 	server.run(t, value("fresh", "Refuse", "short"), "create", "-f", "-")
+	server.run(t, set("old", "Adopt", 8), "create", "-f", "-")
 	server.run(t, manifests(t, chart, "--set", "admissionPolicies.allowedURLs={"+allowed+"},admissionPolicies.denyAdopt=true,admissionPolicies.maxMetadataBytes=4096"),
 		"apply", "--server-side", "-f", "-")
 
@@ -54,6 +71,8 @@ func TestAdmissionPolicies(t *testing.T) {
 		{"url", connection("new", other), "spec.url must be one of: " + allowed},
 		{"Adopt", value("new", "Adopt", "short"), "spec.adoptionPolicy must be Refuse"},
 		{"metadata", value("new", "Refuse", long), "at most 4096 bytes"},
+		{"Adopt by a set", set("new", "Adopt", 1), "spec.template.spec.adoptionPolicy must be Refuse"},
+		{"metadata of a template", set("new", "Refuse", 8), "annotations of spec.template must have at most 4096 bytes"},
 		{"url of an object that is there", connection("old", other), "spec.url must be one of: " + allowed},
 		{"Adopt of an object that is there", value("fresh", "Adopt", "short"), "spec.adoptionPolicy must be Refuse"},
 		{"metadata of an object that is there", value("fresh", "Refuse", long), "at most 4096 bytes"},
@@ -76,6 +95,8 @@ func TestAdmissionPolicies(t *testing.T) {
 		{connection("new", allowed), []string{"create", "-f", "-"}},
 		{connection("new-too", allowed+"/"), []string{"create", "-f", "-"}},
 		{value("new", "Refuse", "short"), []string{"create", "-f", "-"}},
+		{set("new", "Refuse", 1), []string{"create", "-f", "-"}},
+		{"", []string{"patch", "gsvset", "old", "-n", "team-a", "--type=merge", "-p", `{"spec":{"suspend":true}}`}},
 		{"", []string{"patch", "gconn", "old", "-n", "team-a", "--type=merge", "-p", `{"spec":{"resyncPeriod":"1h"}}`}},
 		{"", []string{"patch", "gsv", "old", "-n", "team-a", "--type=merge", "-p", `{"spec":{"suspend":true}}`}},
 		{"", []string{"annotate", "gsv", "fresh", "-n", "team-a", "note=" + long, "--overwrite", "--as=" + manager}},

@@ -18,7 +18,7 @@ func TestAgreesWithKustomize(t *testing.T) {
 
 	t.Run("CustomResourceDefinitions", func(t *testing.T) {
 		got, want := crds(chart), crds(config)
-		if names := slices.Sorted(maps.Keys(want)); len(names) != 3 || !slices.Equal(slices.Sorted(maps.Keys(got)), names) {
+		if names := slices.Sorted(maps.Keys(want)); len(names) != 4 || !slices.Equal(slices.Sorted(maps.Keys(got)), names) {
 			t.Fatalf("the chart has %v, config/default %v", slices.Sorted(maps.Keys(got)), names)
 		}
 		for name := range want {
@@ -57,7 +57,7 @@ func TestAgreesWithKustomize(t *testing.T) {
 
 	t.Run("user roles", func(t *testing.T) {
 		got, want := unbound(chart), unbound(config)
-		if len(want) != 10 || !slices.Equal(got, want) {
+		if len(want) != 13 || !slices.Equal(got, want) {
 			t.Errorf("the chart has\n%s\nconfig/default\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	})

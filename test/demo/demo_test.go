@@ -40,7 +40,7 @@ func TestWrap(t *testing.T) {
 // TestNames: what the demo makes begins with its own name, which the quickstart does not use, so both have room in one namespace and Grafana.
 func TestNames(t *testing.T) {
 	names := regexp.MustCompile(`(?m)name: ([a-z0-9-]+)`)
-	found := []string{object, movedName, adopted}
+	found := []string{object, movedName, adopted, many}
 	err := fs.WalkDir(manifests, "manifests", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err

@@ -1,5 +1,5 @@
 // Demo shows the operator at work: with a real kube-apiserver and etcd, a fake Grafana, and the manager. It creates, rotates,
-// moves, adopts and deletes a value, and prints each command, its output, and what Grafana then has.
+// moves, adopts and deletes a value, makes several with a set, and prints each command, its output, and what Grafana then has.
 //
 // It exits with 0 only if every step was seen to happen, or after Ctrl-C, which is no failure. At a terminal it stays up until Ctrl-C,
 // unless DEMO_ONCE is 1.

@@ -109,7 +109,7 @@ func TestRecordingOfTheRepository(t *testing.T) {
 		}
 	}
 	all := strings.Join(lines, "\n")
-	for kind, command := range map[string]string{"grafanaconnections": "gconn", "grafanasecurevalues": "gsv"} {
+	for kind, command := range map[string]string{"grafanaconnections": "gconn", "grafanasecurevalues": "gsv", "grafanasecurevaluesets": "gsvset"} {
 		header := regexp.MustCompile(`(?m)^\$ kubectl get ` + command + `\n(.*)$`).FindStringSubmatch(all)
 		if header == nil || strings.Join(strings.Fields(header[1]), " ") != printerColumns(t, kind) {
 			t.Errorf("`kubectl get %s` has the columns %q, want %q", command, header, printerColumns(t, kind))

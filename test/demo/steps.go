@@ -29,6 +29,16 @@ const (
 	timeoutFlag = "--timeout=2m"
 )
 
+// many is the name of the Secret of the set, and of the set.
+const many = "demo-many"
+
+// manyKeys are its keys, and the names that they get in Grafana.
+var manyKeys = []struct{ name, value, inGrafana string }{
+	{"EU_TOKEN", "value-of-eu", "demo-many-eu-token"},
+	{"US_TOKEN", "value-of-us", "demo-many-us-token"},
+	{"ca.crt", "a-certificate", "demo-many-ca.crt"},
+}
+
 // show walks through the life of a secure value.
 func (d *demo) show(ctx context.Context) error {
 	for i, step := range []struct {
@@ -41,6 +51,7 @@ func (d *demo) show(ctx context.Context) error {
 		{"Adopt", d.showAdopted},
 		{"Grafana is down", d.showDown},
 		{"Delete", d.showDeleted},
+		{"Many keys", d.showSet},
 	} {
 		d.title(fmt.Sprintf("%d. %s", i+1, step.title))
 		if err := step.show(ctx); err != nil {
@@ -218,6 +229,30 @@ func (d *demo) showDeleted(ctx context.Context) error {
 		return fmt.Errorf("the objects are gone, and %d values are still in Grafana", left)
 	}
 	d.say("The values are deleted from Grafana, too.")
+	return nil
+}
+
+func (d *demo) showSet(ctx context.Context) error {
+	d.say("A GrafanaSecureValueSet makes a GrafanaSecureValue of each key of a Secret:")
+	command := []string{"create", "secret", "generic", many}
+	for _, key := range manyKeys {
+		command = append(command, "--from-literal="+key.name+"="+key.value)
+	}
+	err := d.each(ctx, command)
+	if err == nil {
+		err = d.apply(ctx, "set.yaml")
+	}
+	if err == nil {
+		err = d.each(ctx, ready("gsvset/"+many), []string{"get", "gsvset"}, []string{"get", "gsv"})
+	}
+	if err != nil {
+		return err
+	}
+	for _, key := range manyKeys {
+		if err := d.grafanaHas(ctx, key.inGrafana, key.value); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -20,20 +20,27 @@ import (
 // TestReasons: each page has every reason of its kind, once, and no other.
 func TestReasons(t *testing.T) {
 	source := text(t, "api/v1alpha1/conditions.go")
-	objects, connections, found := strings.Cut(source, "// Reasons of Ready on a connection,")
+	objects, rest, found := strings.Cut(source, "// Reasons of Ready on a connection,")
 	if !found {
 		t.Fatal("conditions.go has no reasons of connections where they are looked for")
 	}
+	connections, sets, found := strings.Cut(rest, "// Reasons of Ready on a GrafanaSecureValueSet,")
+	if !found {
+		t.Fatal("conditions.go has no reasons of sets where they are looked for")
+	}
 	_, objects, _ = strings.Cut(objects, "// Reasons of Ready on a GrafanaSecureValue.")
 	ofObjects := all(objects, `(?m)^\tReason\w+ += "(\w+)"$`)
-	// Those that conditions.go declares with the objects, and has on a connection too.
+	// Those that conditions.go declares with the objects, and has on a set or a connection too.
+	ofSets := append(all(sets, `(?m)^\tReason\w+ += "(\w+)"$`), "Synced", "Suspended", "TemplateInvalid", "InvalidSpec", "KubernetesRefused")
 	ofConnections := append(all(connections, `(?m)^\tReason\w+ += "(\w+)"$`), "ConnectionNotAllowed", "Forbidden", "InvalidSpec", "KubernetesRefused")
 
 	page := text(t, "docs/reference/reasons.md")
 	object, connection, _ := strings.Cut(page, "\n## On a connection\n")
-	_, fresh, _ := strings.Cut(object, "\n## Of the condition Fresh\n")
+	object, fresh, _ := strings.Cut(object, "\n## Of the condition Fresh\n")
+	object, set, _ := strings.Cut(object, "\n## On a GrafanaSecureValueSet\n")
 	compare(t, "reasons.md, Fresh", table(t, fresh, "| reason |"), all(text(t, "api/v1alpha1/freshness.go"), `(?m)^\tReason\w+ += "(\w+)"$`))
 	compare(t, "reasons.md, GrafanaSecureValue", table(t, object, "| reason |"), ofObjects)
+	compare(t, "reasons.md, GrafanaSecureValueSet", table(t, set, "| reason |"), ofSets)
 	compare(t, "reasons.md, connection", table(t, connection, "| reason |"), ofConnections)
 }
 
@@ -76,9 +83,13 @@ func TestFlags(t *testing.T) {
 // TestEvents: the page has every event of a write. TestReasons compares those of reasons.
 func TestEvents(t *testing.T) {
 	var events []string
-	files, err := filepath.Glob(filepath.Join(root(t), "internal", "controller", "securevalue", "*.go"))
-	if err != nil {
-		t.Fatal(err)
+	var files []string
+	for _, dir := range []string{"securevalue", "status"} {
+		found, err := filepath.Glob(filepath.Join(root(t), "internal", "controller", dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, found...)
 	}
 	for _, file := range files {
 		if strings.HasSuffix(file, "_test.go") {

@@ -156,6 +156,7 @@ var _ = Describe("The chart", func() {
 			"customresourcedefinition.apiextensions.k8s.io/clustergrafanaconnections.grafana.securevalues.io",
 			"customresourcedefinition.apiextensions.k8s.io/grafanaconnections.grafana.securevalues.io",
 			"customresourcedefinition.apiextensions.k8s.io/grafanasecurevalues.grafana.securevalues.io",
+			"customresourcedefinition.apiextensions.k8s.io/grafanasecurevaluesets.grafana.securevalues.io",
 			keySecret, lease))
 		for name, crd := range c.crds() {
 			Expect(crd.DeletionTimestamp).To(BeNil(), name)
@@ -184,7 +185,7 @@ var _ = Describe("The chart", func() {
 
 		By("leaving the CRDs to another installation")
 		c.helm(withImage("upgrade", "another", chart(), "--set", "crds.enabled=false")...)
-		Expect(c.crds()).To(HaveLen(3))
+		Expect(c.crds()).To(HaveLen(4))
 		Expect(c.exists(kept)).To(BeTrue())
 		Expect(kept.DeletionTimestamp).To(BeNil())
 
@@ -228,7 +229,7 @@ var _ = Describe("The chart", func() {
 		Expect(c.fingerprintKey().Data).To(Equal(key.Data))
 
 		Expect(helm3("uninstall", release, "--namespace", operatorNamespace)).To(ContainSubstring("kept due to the resource policy"))
-		Expect(c.remains()).To(HaveLen(5), "CRDs, fingerprint key and lease")
+		Expect(c.remains()).To(HaveLen(6), "CRDs, fingerprint key and lease")
 		helm3(withImage("install", "another", chart(), "--take-ownership")...)
 		m = c.run()
 		c.settled()
@@ -257,13 +258,13 @@ var _ = Describe("The chart", func() {
 		c.install()
 		m = c.run()
 		c.eventuallyGone(sv, conn)
-		Eventually(c.crds).Should(HaveLen(1), "what was being deleted is still there")
+		Eventually(c.crds).Should(HaveLen(2), "what was being deleted is still there")
 		Expect(c.grafana.Values(grafanaNS)).To(BeEmpty())
 		m.stop()
 
 		By("upgrading, which makes the CRDs anew")
 		c.upgrade()
-		Expect(c.crds()).To(HaveLen(3))
+		Expect(c.crds()).To(HaveLen(4))
 		m = c.run()
 		c.lives()
 		m.stop()

@@ -152,6 +152,7 @@ var _ = Describe("resource_customizations", func() {
 		}
 	},
 		Entry("of a GrafanaSecureValue", kindValue),
+		Entry("of a GrafanaSecureValueSet", v1alpha1.KindGrafanaSecureValueSet),
 		Entry("of a GrafanaConnection", string(v1alpha1.KindGrafanaConnection)),
 		Entry("of a ClusterGrafanaConnection", kindShared),
 	)
@@ -187,6 +188,7 @@ func example(kind, file string) *unstructured.Unstructured {
 	typed := map[string]client.Object{
 		kindValue: &v1alpha1.GrafanaSecureValue{}, kindShared: &v1alpha1.ClusterGrafanaConnection{},
 		string(v1alpha1.KindGrafanaConnection): &v1alpha1.GrafanaConnection{},
+		v1alpha1.KindGrafanaSecureValueSet:     &v1alpha1.GrafanaSecureValueSet{},
 	}
 	become(u, typed[kind])
 	return u

@@ -164,6 +164,10 @@ var _ = Describe("Each reason", func() {
 		for i, reason := range reasons {
 			Expect(outcomes).To(HaveKey(reason), "nobody said what the tools are to make of this reason")
 			for kind, o := range map[string]client.Object{
+				v1alpha1.KindGrafanaSecureValueSet: &v1alpha1.GrafanaSecureValueSet{
+					ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: fmt.Sprintf("reason-%d", i)},
+					Spec:       v1alpha1.GrafanaSecureValueSetSpec{Secrets: v1alpha1.SecretSelection{Names: []string{"source"}}},
+				},
 				kindValue:                  w.value(fmt.Sprintf("reason-%d", i)),
 				"GrafanaConnection":        w.connection(fmt.Sprintf("reason-%d", i)),
 				"ClusterGrafanaConnection": w.shared(),

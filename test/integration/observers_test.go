@@ -65,6 +65,10 @@ var outcomes = map[string]outcome{
 	v1alpha1.ReasonReleased:            waits, // of an object that is being deleted, which kstatus calls Terminating
 	v1alpha1.ReasonKubernetesRefused:   waits,
 	v1alpha1.ReasonSourceFlapping:      waits,
+	v1alpha1.ReasonProgressing:         waits,
+	v1alpha1.ReasonNothingSelected:     waits,
+	// fails where it is Stalled, as each GrafanaSecureValue that is not Ready is.
+	v1alpha1.ReasonSecureValuesNotReady: waits,
 
 	v1alpha1.ReasonValueTooLarge:        fails,
 	v1alpha1.ReasonSourceNotAllowed:     fails,
@@ -89,6 +93,9 @@ var outcomes = map[string]outcome{
 	v1alpha1.ReasonValuesMissing:        fails,
 	v1alpha1.ReasonTLSError:             fails,
 	v1alpha1.ReasonRedirectRefused:      fails,
+	v1alpha1.ReasonNameCollision:        fails,
+	v1alpha1.ReasonChildConflict:        fails,
+	v1alpha1.ReasonTooManySecureValues:  fails,
 }
 
 // opinion is what kstatus, and with it Flux, and Argo CD with our script make of one version of an object.
@@ -98,10 +105,10 @@ type opinion struct {
 	Health  string
 }
 
-// ours are the three kinds with their resources.
+// ours are the four kinds with their resources.
 var ours = map[string]string{
-	"GrafanaSecureValue": "grafanasecurevalues", "GrafanaConnection": "grafanaconnections",
-	"ClusterGrafanaConnection": "clustergrafanaconnections",
+	"GrafanaSecureValue": "grafanasecurevalues", "GrafanaSecureValueSet": "grafanasecurevaluesets",
+	"GrafanaConnection": "grafanaconnections", "ClusterGrafanaConnection": "clustergrafanaconnections",
 }
 
 // judge returns what the tools make of an object, and the complaint if that is not right. health is our script for its kind.
@@ -155,7 +162,11 @@ func expected(o *v1alpha1.GrafanaSecureValue, ready *metav1.Condition) opinion {
 		want.KStatus, want.Health = status.InProgressStatus, progressing
 		return want
 	}
-	switch outcomes[ready.Reason] {
+	means := outcomes[ready.Reason]
+	if ready.Reason == v1alpha1.ReasonSecureValuesNotReady && meta.IsStatusConditionTrue(o.Status.Conditions, v1alpha1.ConditionStalled) {
+		means = fails
+	}
+	switch means {
 	case done:
 		want.KStatus, want.Health = status.CurrentStatus, healthy
 	case waits:
@@ -190,7 +201,7 @@ func isDone(sv *v1alpha1.GrafanaSecureValue) error {
 	return nil
 }
 
-// observer sees every version of every object of the three kinds that an API server shows, and judges it. It costs one watch for each
+// observer sees every version of every object of the four kinds that an API server shows, and judges it. It costs one watch for each
 // kind, and keeps nothing but opinions that differ from the one before.
 type observer struct {
 	client  dynamic.Interface
