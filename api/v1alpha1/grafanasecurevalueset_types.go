@@ -68,26 +68,27 @@ type SecretSelection struct {
 // KeySelection selects keys of Secrets by globs, in which * stands for any
 // characters and ? for one.
 type KeySelection struct {
-	// include are globs of the keys that are selected, for example SM_*: at most 64.
+	// include are globs of the keys that are selected, for example SM_*: at most 16, each
+	// with at most 4 *.
 	// Absent or empty: all keys. The list is replaced as a whole.
 	//
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=128
-	// +kubebuilder:validation:XValidation:rule="size(self) <= 64",message="must have at most 64 globs"
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 16",message="must have at most 16 globs"
 	// +kubebuilder:validation:items:MaxLength=512
-	// +kubebuilder:validation:items:XValidation:rule="size(self) <= 253 && self.matches('^[-._a-zA-Z0-9*?]+$')",message="must be a glob of keys: at most 253 letters, digits, '-', '_', '.', '*' and '?', for example SM_*"
+	// +kubebuilder:validation:items:XValidation:rule="size(self) <= 253 && self.matches('^[-._a-zA-Z0-9?]*([*][-._a-zA-Z0-9?]*){0,4}$') && self != ''",message="must be a glob of keys: 1 to 253 letters, digits, '-', '_', '.', '?' and at most four '*', for example SM_*"
 	Include []string `json:"include,omitempty"`
 
 	// exclude are globs of keys that are not selected, though include has them: at
-	// most 64. The list is replaced as a whole.
+	// most 16, each with at most 4 *. The list is replaced as a whole.
 	//
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=128
-	// +kubebuilder:validation:XValidation:rule="size(self) <= 64",message="must have at most 64 globs"
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 16",message="must have at most 16 globs"
 	// +kubebuilder:validation:items:MaxLength=512
-	// +kubebuilder:validation:items:XValidation:rule="size(self) <= 253 && self.matches('^[-._a-zA-Z0-9*?]+$')",message="must be a glob of keys: at most 253 letters, digits, '-', '_', '.', '*' and '?', for example *_OLD"
+	// +kubebuilder:validation:items:XValidation:rule="size(self) <= 253 && self.matches('^[-._a-zA-Z0-9?]*([*][-._a-zA-Z0-9?]*){0,4}$') && self != ''",message="must be a glob of keys: 1 to 253 letters, digits, '-', '_', '.', '?' and at most four '*', for example *_OLD"
 	Exclude []string `json:"exclude,omitempty"`
 }
 

@@ -152,7 +152,7 @@ const (
 	operatorRule    = "must use the operators In, NotIn, Exists or DoesNotExist"
 
 	selectionRule    = "must have exactly one of names and selector"
-	globRule         = "must be a glob of keys: at most 253 letters, digits, '-', '_', '.', '*' and '?'"
+	globRule         = "must be a glob of keys: 1 to 253 letters, digits, '-', '_', '.', '?' and at most four '*'"
 	connectionRule   = "must have exactly one of name and selector"
 	nameTemplateRule = "must be 1 to 1,024 characters, for example {{ .Secret }}-{{ .Key | dnsName }}"
 	metadataRule     = "must have keys that Kubernetes takes: 1 to 63 letters, digits, '-', '_' and '.'"
@@ -356,12 +356,13 @@ func TestBadInputIsRefusedWithOneSentence(t *testing.T) {
 		{"set of Secrets by Exists with values", setKind, []edit{{"spec.secrets", selector(expression("Exists", "a"))}}, "spec.secrets.selector.matchExpressions", expressionRule},
 		{"set of Secrets by 65 expressions", setKind, []edit{{"spec.secrets", selector(slices.Repeat([]any{expression("Exists")}, 65)...)}}, "spec.secrets.selector.matchExpressions", "must have at most 64 expressions"},
 		{"set of Secrets by 65 labels", setKind, []edit{{"spec.secrets", map[string]any{"selector": map[string]any{"matchLabels": labels}}}}, "spec.secrets.selector.matchLabels", "must have at most 64 labels"},
-		{"set of 65 included globs", setKind, []edit{{"spec.keys.include", decrypters(65)}}, "spec.keys.include", "must have at most 64 globs"},
-		{"set of 65 excluded globs", setKind, []edit{{"spec.keys.exclude", decrypters(65)}}, "spec.keys.exclude", "must have at most 64 globs"},
+		{"set of 17 included globs", setKind, []edit{{"spec.keys.include", decrypters(17)}}, "spec.keys.include", "must have at most 16 globs"},
+		{"set of 17 excluded globs", setKind, []edit{{"spec.keys.exclude", decrypters(17)}}, "spec.keys.exclude", "must have at most 16 globs"},
 		{"set of an empty glob", setKind, []edit{{"spec.keys.include", []any{""}}}, "spec.keys.include[0]", globRule},
 		{"set of a regular expression", setKind, []edit{{"spec.keys.include", []any{"*", "SM_[A-Z]+"}}}, "spec.keys.include[1]", globRule},
 		{"set of a glob before a newline", setKind, []edit{{"spec.keys.exclude", []any{"SM_*\n"}}}, "spec.keys.exclude[0]", globRule},
-		{"set of a glob of 254 characters", setKind, []edit{{"spec.keys.exclude", []any{strings.Repeat("*", 254)}}}, "spec.keys.exclude[0]", globRule},
+		{"set of a glob of 254 characters", setKind, []edit{{"spec.keys.exclude", []any{strings.Repeat("x", 254)}}}, "spec.keys.exclude[0]", globRule},
+		{"set of a glob with five stars", setKind, []edit{{"spec.keys.exclude", []any{"a*b*c*d*e*"}}}, "spec.keys.exclude[0]", globRule},
 		{"set of a connection without a choice", setKind, []edit{{"spec.connectionRefs", []any{map[string]any{}}}}, "spec.connectionRefs[0]", connectionRule},
 		{"set of a connection by name and labels", setKind, []edit{{"spec.connectionRefs", []any{map[string]any{"name": "eu", "selector": map[string]any{}}}}}, "spec.connectionRefs[0]", connectionRule},
 		{"set of a connection with an upper-case name", setKind, []edit{{"spec.connectionRefs", []any{map[string]any{"name": "EU"}}}}, "spec.connectionRefs[0].name", nameRule},
@@ -600,8 +601,8 @@ func TestInputAtTheBoundsIsAccepted(t *testing.T) {
 			map[string]any{"key": "a", "operator": "Exists"},
 			map[string]any{"key": "b", "operator": "DoesNotExist", "values": []any{}},
 		}}}}}},
-		{"64 globs of each kind, with all they may have", setKind, []edit{
-			{"spec.keys.include", append(decrypters(63), ".A_b-c?1*")}, {"spec.keys.exclude", append(decrypters(63), strings.Repeat("*", 253))},
+		{"16 globs of each kind, with all they may have", setKind, []edit{
+			{"spec.keys.include", append(decrypters(15), ".A_b-c?1*")}, {"spec.keys.exclude", append(decrypters(15), "****"+strings.Repeat("?", 249))},
 		}},
 		{"empty lists", setKind, []edit{{"spec.keys", map[string]any{"include": []any{}, "exclude": []any{}}}, {"spec.connectionRefs", []any{}}}},
 		{"16 connections, by name and by labels", setKind, []edit{{"spec.connectionRefs", append(slices.Repeat([]any{map[string]any{"name": "eu"}}, 14),

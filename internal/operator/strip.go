@@ -39,7 +39,7 @@ func strip(obj any) (any, error) {
 	if o, ok := obj.(*metav1.PartialObjectMetadata); ok {
 		share(&o.Kind, &o.APIVersion, &o.Namespace)
 		used := metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, UID: o.UID, ResourceVersion: o.ResourceVersion}
-		if isSmall(o.Labels) { // selectors match them
+		if o.Kind == "Namespace" || isSmall(o.Labels) { // selectors match them
 			used.Labels = shared(o.Labels)
 		}
 		o.ObjectMeta = used

@@ -236,7 +236,7 @@ var _ = Describe("A set", func() {
 		edit(w, set, func(set *v1alpha1.GrafanaSecureValueSet) {
 			set.Spec.NameTemplate, set.Spec.Secrets.Names, set.Spec.PrunePolicy = v1alpha1.DefaultNameTemplate, []string{"many"}, v1alpha1.PrunePolicyDelete
 		})
-		refused(v1alpha1.ReasonTooManySecureValues, "1001")
+		refused(v1alpha1.ReasonTooManySecureValues, "more than 1000")
 		Expect(inGrafana(w.grafana)).To(Equal([]string{"sm-a=canary-2"}))
 	})
 

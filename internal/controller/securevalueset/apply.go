@@ -1,6 +1,7 @@
 package securevalueset
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,47 +19,56 @@ import (
 // FieldManager is the name under which the operator applies the GrafanaSecureValues of sets.
 const FieldManager = "grafana-secure-value-operator-set"
 
-// carryOut applies and prunes what the plan says. One GrafanaSecureValue that Kubernetes refuses does not hold up the others, but a set of
-// which it refuses many is retried as a whole.
-func (r *Reconciler) carryOut(ctx context.Context, p *plan, m *memory) error {
-	var refused []error
-	changed := false
-	for _, child := range p.apply {
+// maxWrites bounds what one reconcile writes, so that a large set does not hold up the others, and an edit of it is seen.
+const maxWrites = 100
+
+// carryOut applies and prunes what the plan says, and counts what is left. One GrafanaSecureValue that Kubernetes refuses does not hold up the
+// others. Nothing is pruned before all is applied.
+func (r *Reconciler) carryOut(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, p *plan, m *memory) error {
+	if p.adopts || len(p.prune) > 0 { // the cache may show a set that is gone, or an edit that is to come
+		if err := r.isUnchanged(ctx, set); err != nil {
+			return err
+		}
+	}
+	var refused error
+	writes, changed := 0, false
+	for _, child := range p.apply[:min(len(p.apply), maxWrites)] {
+		writes++
 		switch answer, err := r.apply(ctx, child, m); {
 		case err == nil:
 			p.asWanted = append(p.asWanted, answer)
 		case status.Of(err) != nil:
-			refused = append(refused, err)
+			refused = cmp.Or(refused, err)
 		case errors.Is(err, errChanged):
 			changed = true
 		default:
 			return err
 		}
-		if len(refused) == v1alpha1.MaxFailures {
-			break
-		}
 	}
-	for _, child := range p.prune {
-		err := r.client.Delete(ctx, child.DeepCopy(), client.Preconditions{UID: &child.UID})
-		switch {
-		case err == nil, apierrors.IsNotFound(err), apierrors.IsConflict(err):
-		case status.Of(err) != nil:
-			refused = append(refused, err)
-		default:
+	p.left = len(p.apply) - writes
+	switch {
+	case changed:
+		return errChanged
+	case refused != nil:
+		return refused
+	case p.left > 0:
+		return nil
+	}
+	for _, child := range p.prune[:min(len(p.prune), maxWrites)] {
+		err := r.client.Delete(ctx, child.DeepCopy(), client.Preconditions{UID: &child.UID, ResourceVersion: &child.ResourceVersion})
+		if status.Of(err) == nil && apierrors.IsConflict(err) {
+			return errChanged
+		}
+		if client.IgnoreNotFound(err) != nil {
 			return err
 		}
 	}
-	if len(refused) > 0 {
-		return refused[0]
-	}
-	if changed {
-		return errChanged
-	}
+	p.left = max(0, len(p.prune)-maxWrites)
 	return nil
 }
 
-// apply creates a GrafanaSecureValue, or changes the one of its UID. One that somebody else has just created is left alone: without force
-// the API server refuses to change what others have set. The error is then errChanged.
+// apply creates a GrafanaSecureValue, or changes the one of its UID and resourceVersion. Of one that somebody else has just created the API server
+// refuses to change what they have set, as it is created without force. The error is then errChanged.
 func (r *Reconciler) apply(ctx context.Context, child *v1alpha1.GrafanaSecureValue, m *memory) (*v1alpha1.GrafanaSecureValue, error) {
 	data, err := json.Marshal(child)
 	if err != nil {
@@ -90,7 +100,7 @@ func (r *Reconciler) patch(
 ) (*v1alpha1.GrafanaSecureValue, error) {
 	answer := &v1alpha1.GrafanaSecureValue{ObjectMeta: metav1.ObjectMeta{Namespace: child.Namespace, Name: child.Name}}
 	err := r.client.Patch(ctx, answer, patch, opts...)
-	if status.Of(err) == nil && (apierrors.IsConflict(err) || apierrors.IsInvalid(err) || apierrors.IsNotFound(err)) {
+	if status.Of(err) == nil && (apierrors.IsConflict(err) || apierrors.IsInvalid(err)) {
 		return nil, errChanged
 	}
 	if err != nil {

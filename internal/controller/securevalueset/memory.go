@@ -8,12 +8,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 )
 
 // memory is what this process remembers of a set.
 type memory struct {
 	uid       types.UID
-	secrets   map[string]keysOf // of the selected Secrets, by name
+	secrets   map[string]keysOf // of the selected Secrets, by name, for the generation of which they were read
+	readFor   int64
 	written   map[string]string // resourceVersion that our own write of a GrafanaSecureValue got, until the cache shows it
 	writtenAt time.Time
 
@@ -23,7 +25,7 @@ type memory struct {
 	reportAt  time.Time // when status is written though the set has not settled; zero where it has
 }
 
-// keysOf are the keys of a Secret in one version. Their content is not kept.
+// keysOf are the selected keys of a Secret in one version, at most one more than a set may have. Their content is not kept.
 type keysOf struct {
 	uid             types.UID
 	resourceVersion string
@@ -35,6 +37,17 @@ type keysOf struct {
 func (k keysOf) isOf(cached metav1.Object) bool {
 	order, err := resourceversion.CompareResourceVersion(k.resourceVersion, cached.GetResourceVersion())
 	return k.uid == cached.GetUID() && (err == nil && order >= 0 || k.resourceVersion == cached.GetResourceVersion())
+}
+
+// hasApplied reports whether all of this generation was applied once: by this process, or else as status shows, whose reason then is one of what
+// became of that.
+func (m *memory) hasApplied(set *v1alpha1.GrafanaSecureValueSet) bool {
+	switch status.Reason(set.Status.Conditions) {
+	case v1alpha1.ReasonSynced, v1alpha1.ReasonSecureValuesNotReady, v1alpha1.ReasonNothingSelected, v1alpha1.ReasonChildConflict:
+		return set.Status.ObservedGeneration == set.Generation || m.applied == set.Generation
+	default:
+		return m.applied == set.Generation
+	}
 }
 
 // wrote remembers the answer to a write of a GrafanaSecureValue.

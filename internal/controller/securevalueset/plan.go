@@ -34,17 +34,27 @@ func childName(set string, from selectedKey) string {
 
 // wantedBy returns the GrafanaSecureValues that a set makes of what it selects, by name. What it refuses it refuses whole.
 func wantedBy(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, s *selection) (map[string]*v1alpha1.GrafanaSecureValue, error) {
-	if n := len(s.keys); n > v1alpha1.MaxSecureValues {
-		return nil, refuse(v1alpha1.ReasonTooManySecureValues, "The set selects %d keys, each connection counted. Select at most %d: narrow spec.secrets, spec.keys or spec.connectionRefs, or use several sets.", n, v1alpha1.MaxSecureValues)
+	if len(s.keys) > v1alpha1.MaxSecureValues {
+		return nil, tooMany()
 	}
 	wanted, at := map[string]*v1alpha1.GrafanaSecureValue{}, map[string]selectedKey{}
-	for _, from := range slices.SortedFunc(maps.Keys(s.keys), selectedKey.compare) {
+	existingFirst := func(a, b selectedKey) int {
+		if s.keys[a] != s.keys[b] {
+			return map[bool]int{true: -1, false: 1}[s.keys[a]]
+		}
+		return a.compare(b)
+	}
+	for _, from := range slices.SortedFunc(maps.Keys(s.keys), existingFirst) {
 		name, err := nameFor(ctx, set, from)
 		if err != nil {
 			return nil, err
 		}
 		place := placeOf(from.connection, s.connections[from.connection]) + "/" + name
-		if other, found := at[place]; found {
+		other, found := at[place]
+		if found && !s.keys[from] { // what is missing was replaced by what exists: it is no longer selected
+			continue
+		}
+		if found {
 			return nil, refuse(v1alpha1.ReasonNameCollision, "%s and %s both have the name %q in one Grafana. Change spec.nameTemplate, for example add {{ .Secret }}, or select one of them.", other, from, name)
 		}
 		at[place] = from
@@ -55,6 +65,10 @@ func wantedBy(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, s *selec
 		wanted[child.Name] = child
 	}
 	return wanted, nil
+}
+
+func tooMany() error {
+	return refuse(v1alpha1.ReasonTooManySecureValues, "The set selects more than %d keys, each connection counted. Narrow spec.secrets, spec.keys or spec.connectionRefs, or use several sets.", v1alpha1.MaxSecureValues)
 }
 
 // placeOf names a namespace of a Grafana. A connection that is missing is one of its own.
@@ -122,8 +136,10 @@ func childOf(set *v1alpha1.GrafanaSecureValueSet, from selectedKey, name string)
 type plan struct {
 	apply    []*v1alpha1.GrafanaSecureValue // to be created or changed
 	prune    []*v1alpha1.GrafanaSecureValue
+	left     int                            // of these, to be carried out by the next reconcile
 	asWanted []*v1alpha1.GrafanaSecureValue // as the cache shows them, or the API server answered
 	leaving  []*v1alpha1.GrafanaSecureValue // wanted, and being deleted: they are made again when they are gone
+	adopts   bool                           // one that is to be changed has no controller
 	waiting  int                            // wanted, and in the way is what a deleted set has left
 	taken    []string                       // wanted names that others have
 	stale    int                            // not wanted, and there
@@ -136,8 +152,10 @@ func planFor(set *v1alpha1.GrafanaSecureValueSet, wanted, of, others map[string]
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		want, is, other := wanted[name], of[name], others[name]
 		switch {
-		case other != nil && isLeftOver(set, other):
+		case other != nil && isLeftOver(set, other) && other.DeletionTimestamp.IsZero():
 			p.waiting++
+		case other != nil && isLeftOver(set, other):
+			p.leaving = append(p.leaving, other)
 		case is != nil && !is.DeletionTimestamp.IsZero():
 			p.leaving = append(p.leaving, is)
 		case other != nil:
@@ -146,7 +164,8 @@ func planFor(set *v1alpha1.GrafanaSecureValueSet, wanted, of, others map[string]
 			p.asWanted = append(p.asWanted, is)
 		default:
 			if is != nil {
-				want.UID = is.UID
+				want.UID, want.ResourceVersion = is.UID, is.ResourceVersion
+				p.adopts = p.adopts || !metav1.IsControlledBy(is, set)
 			}
 			p.apply = append(p.apply, want)
 		}
@@ -156,7 +175,7 @@ func planFor(set *v1alpha1.GrafanaSecureValueSet, wanted, of, others map[string]
 			p.stale++
 			// A person has edited what does not have the name that it would have: its Secret or connection may be missing.
 			isItself := childName(set.Name, sourceOf(is)) == name
-			if set.Spec.PrunePolicy == v1alpha1.PrunePolicyDelete && mayPrune && isItself && is.DeletionTimestamp.IsZero() {
+			if set.Spec.PrunePolicy == v1alpha1.PrunePolicyDelete && mayPrune && isItself && metav1.IsControlledBy(is, set) && is.DeletionTimestamp.IsZero() {
 				p.prune = append(p.prune, is)
 			}
 		}
@@ -179,11 +198,20 @@ func isOf(set *v1alpha1.GrafanaSecureValueSet, child *v1alpha1.GrafanaSecureValu
 // differs reports whether a GrafanaSecureValue is not as wanted. Labels and annotations of others may be there; after an edit of the set they may
 // also be what it had before, so that they are a reason to apply.
 func differs(want, is *v1alpha1.GrafanaSecureValue, edited bool) bool {
-	if edited && (len(is.Labels) > len(want.Labels) || len(is.Annotations) > len(want.Annotations)) {
+	if edited && (len(is.Labels) > len(want.Labels) || len(withoutOwn(is.Annotations)) > len(withoutOwn(want.Annotations))) {
 		return true
 	}
 	return !contains(is.Labels, want.Labels) || !contains(is.Annotations, want.Annotations) ||
 		metav1.GetControllerOf(is) == nil || !equality.Semantic.DeepEqual(want.Spec, is.Spec)
+}
+
+// withoutOwn returns annotations without the one that the operator itself keeps on a GrafanaSecureValue.
+func withoutOwn(annotations map[string]string) map[string]string {
+	if _, found := annotations[v1alpha1.AnnotationPendingTargets]; found {
+		annotations = maps.Clone(annotations)
+		delete(annotations, v1alpha1.AnnotationPendingTargets)
+	}
+	return annotations
 }
 
 // contains reports whether all has each of some.

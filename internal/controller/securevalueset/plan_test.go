@@ -69,28 +69,31 @@ func TestWanted(t *testing.T) {
 	}
 	same := selecting(selectedKey{"a", "k", prod}, selectedKey{"a", "k", us})
 	same.connections[us] = same.connections[prod]
+	replaced := selecting(selectedKey{"old", "k", prod}, selectedKey{"zero", "k", prod})
+	replaced.keys[selectedKey{"old", "k", prod}] = false
 	for name, row := range map[string]struct {
 		template string
 		s        *selection
 		reason   string
 		words    []string // of the message, or the names in Grafana
 	}{
-		"the default":                     {"", selecting(selectedKey{"a", "SM_Token..x", prod}), "", []string{"a-sm-token.x"}},
-		"all fields":                      {"{{ .Namespace }}.{{ .Connection }}.{{ .Secret }}.{{ .Key }}", selecting(selectedKey{"a", "k", eu}), "", []string{"team-a.eu.a.k"}},
-		"one name in two Grafanas":        {"{{ .Key }}", selecting(selectedKey{"a", "k", prod}, selectedKey{"a", "k", eu}), "", []string{"k", "k"}},
-		"missing connections are two":     {"{{ .Key }}", selecting(selectedKey{"a", "k", prod}, selectedKey{"a", "k", us}), "", []string{"k", "k"}},
-		"nothing":                         {"", selecting(), "", nil},
-		"1,000":                           {"x{{ .Key | dnsName }}", selecting(many...), "", nil},
-		"1,001":                           {"", selecting(append(many, selectedKey{"b", "k", prod})...), v1alpha1.ReasonTooManySecureValues, []string{"1001 keys", "at most 1000"}},
-		"one name of two keys":            {"x", selecting(selectedKey{"a", "k", prod}, selectedKey{"a", "l", prod}), v1alpha1.ReasonNameCollision, []string{`Key "k" of Secret "a"`, `Key "l" of Secret "a"`, `"x"`}},
-		"one Grafana of two connections":  {"", same, v1alpha1.ReasonNameCollision, []string{`"prod"`, `"us"`}},
-		"a name that is none":             {"{{ .Key }}", selecting(selectedKey{"a", "UPPER", prod}), v1alpha1.ReasonTemplateInvalid, []string{`"UPPER"`, `Key "UPPER" of Secret "a"`, "dnsName"}},
-		"an empty name":                   {"{{ .Key | trunc 0 }}", selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{`""`}},
-		"a name of 254 characters":        {strings.Repeat("x", 254), selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{"253"}},
-		"another field":                   {"{{ .Value }}", selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{"line 1", "none of Connection, Key, Namespace, Secret"}},
-		"no template":                     {"{{ if }}", selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{"line 1"}},
-		"a name as large as a value":      {`{{ printf "%99s" "x" | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc }}`, selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, nil},
-		"a function that a name can have": {`{{ .Key | replace "_" "." | lower }}`, selecting(selectedKey{"a", "A_B", prod}), "", []string{"a.b"}},
+		"the default":                    {"", selecting(selectedKey{"a", "SM_Token..x", prod}), "", []string{"a-sm-token.x"}},
+		"all fields":                     {"{{ .Namespace }}.{{ .Connection }}.{{ .Secret }}.{{ .Key }}", selecting(selectedKey{"a", "k", eu}), "", []string{"team-a.eu.a.k"}},
+		"one name in two Grafanas":       {"{{ .Key }}", selecting(selectedKey{"a", "k", prod}, selectedKey{"a", "k", eu}), "", []string{"k", "k"}},
+		"missing connections are two":    {"{{ .Key }}", selecting(selectedKey{"a", "k", prod}, selectedKey{"a", "k", us}), "", []string{"k", "k"}},
+		"nothing":                        {"", selecting(), "", nil},
+		"1,000":                          {"x{{ .Key | dnsName }}", selecting(many...), "", nil},
+		"1,001":                          {"", selecting(append(many, selectedKey{"b", "k", prod})...), v1alpha1.ReasonTooManySecureValues, []string{"more than 1000 keys"}},
+		"one name of two keys":           {"x", selecting(selectedKey{"a", "k", prod}, selectedKey{"a", "l", prod}), v1alpha1.ReasonNameCollision, []string{`Key "k" of Secret "a"`, `Key "l" of Secret "a"`, `"x"`}},
+		"one Grafana of two connections": {"", same, v1alpha1.ReasonNameCollision, []string{`"prod"`, `"us"`}},
+		"one name, and its old Secret is missing": {"{{ .Secret | trunc 0 }}{{ .Key }}", replaced, "", []string{"k"}},
+		"a name that is none":                     {"{{ .Key }}", selecting(selectedKey{"a", "UPPER", prod}), v1alpha1.ReasonTemplateInvalid, []string{`"UPPER"`, `Key "UPPER" of Secret "a"`, "dnsName"}},
+		"an empty name":                           {"{{ .Key | trunc 0 }}", selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{`""`}},
+		"a name of 254 characters":                {strings.Repeat("x", 254), selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{"253"}},
+		"another field":                           {"{{ .Value }}", selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{"line 1", "none of Connection, Key, Namespace, Secret"}},
+		"no template":                             {"{{ if }}", selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{"line 1"}},
+		"a name as large as a value":              {`{{ printf "%99s" "x" | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc }}`, selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, nil},
+		"a function that a name can have":         {`{{ .Key | replace "_" "." | lower }}`, selecting(selectedKey{"a", "A_B", prod}), "", []string{"a.b"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			set := newSet()
@@ -138,20 +141,24 @@ func TestPlan(t *testing.T) {
 		edited  bool // the set was
 		want    string
 	}{
-		"nothing there":             {absent: true, want: "apply"},
-		"as wanted":                 {want: "as wanted"},
-		"as wanted, set edited":     {edited: true, want: "as wanted"},
-		"more labels":               {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.Labels["by"] = "another" }, want: "as wanted"},
-		"more labels, set edited":   {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.Labels["by"] = "another" }, edited: true, want: "apply uid-of-k"},
-		"our own annotation":        {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.Annotations = map[string]string{"x": "y"} }, want: "as wanted"},
-		"no label":                  {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.Labels = nil }, want: "apply uid-of-k"},
-		"no owner":                  {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.OwnerReferences = nil }, want: "apply uid-of-k"},
-		"suspended by hand":         {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Suspend = true }, want: "apply uid-of-k"},
-		"another name":              {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "other" }, want: "apply uid-of-k"},
-		"being deleted":             {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.DeletionTimestamp = &now }, want: "leaving"},
-		"of a set that was deleted": {edit: leftOver, foreign: true, want: "waiting"},
-		"of nobody":                 {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.OwnerReferences = nil }, foreign: true, want: "taken"},
-		"of another controller":     {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.OwnerReferences[0].Kind = "Other" }, foreign: true, want: "taken"},
+		"nothing there":         {absent: true, want: "apply"},
+		"as wanted":             {want: "as wanted"},
+		"as wanted, set edited": {edited: true, want: "as wanted"},
+		"our own annotation, set edited": {edit: func(sv *v1alpha1.GrafanaSecureValue) {
+			sv.Annotations = map[string]string{v1alpha1.AnnotationPendingTargets: "x"}
+		}, edited: true, want: "as wanted"},
+		"more labels":                  {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.Labels["by"] = "another" }, want: "as wanted"},
+		"more labels, set edited":      {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.Labels["by"] = "another" }, edited: true, want: "apply uid-of-k"},
+		"more annotations, set edited": {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.Annotations = map[string]string{"x": "y"} }, edited: true, want: "apply uid-of-k"},
+		"no label":                     {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.Labels = nil }, want: "apply uid-of-k"},
+		"no owner":                     {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.OwnerReferences = nil }, want: "apply uid-of-k"},
+		"suspended by hand":            {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Suspend = true }, want: "apply uid-of-k"},
+		"another name":                 {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "other" }, want: "apply uid-of-k"},
+		"being deleted":                {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.DeletionTimestamp = &now }, want: "leaving"},
+		"of a set that was deleted":    {edit: leftOver, foreign: true, want: "waiting"},
+		"of one, and going":            {edit: func(sv *v1alpha1.GrafanaSecureValue) { leftOver(sv); sv.DeletionTimestamp = &now }, foreign: true, want: "leaving"},
+		"of nobody":                    {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.OwnerReferences = nil }, foreign: true, want: "taken"},
+		"of another controller":        {edit: func(sv *v1alpha1.GrafanaSecureValue) { sv.OwnerReferences[0].Kind = "Other" }, foreign: true, want: "taken"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			set := newSet()
@@ -187,6 +194,7 @@ func TestPrune(t *testing.T) {
 		"Retain":                     {v1alpha1.PrunePolicyRetain, false, nil, 0},
 		"Delete":                     {v1alpha1.PrunePolicyDelete, false, nil, 1},
 		"a selector matches nothing": {v1alpha1.PrunePolicyDelete, true, nil, 0},
+		"it has no controller":       {v1alpha1.PrunePolicyDelete, false, func(sv *v1alpha1.GrafanaSecureValue) { sv.OwnerReferences = nil }, 0},
 		"it is being deleted":        {v1alpha1.PrunePolicyDelete, false, func(sv *v1alpha1.GrafanaSecureValue) { sv.DeletionTimestamp = &now }, 0},
 		"it was edited, so that its Secret is not known": {v1alpha1.PrunePolicyDelete, false, func(sv *v1alpha1.GrafanaSecureValue) {
 			sv.Spec.ValueFrom.SecretKeyRef.Name = "other"

@@ -25,10 +25,11 @@ import (
 )
 
 const (
-	// requeueSoon is the delay of a reconcile that met an object that had changed, or a cache that lags behind our own writes.
+	// requeueSoon is the delay of a reconcile that met an object that had changed.
 	requeueSoon = 100 * time.Millisecond
-	// maxLag is how long a reconcile waits at most for a cache that lags.
-	maxLag = 5 * time.Second
+	// lagDelay and maxLag are how often, and for how long at most, a reconcile waits for a cache that lags behind our own writes.
+	lagDelay = 20 * time.Millisecond
+	maxLag   = 5 * time.Second
 )
 
 // errChanged says that an object is not as it was when the reconcile began, so that the next one must decide.
@@ -69,7 +70,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, err
 	}
 	if m.isAhead(children, r.now()) {
-		return ctrl.Result{RequeueAfter: requeueSoon}, nil
+		return ctrl.Result{RequeueAfter: lagDelay}, nil
 	}
 	found, err := r.sync(ctx, set, children, m)
 	return r.report(ctx, set, found, m, err)
@@ -95,12 +96,22 @@ func (r *Reconciler) sync(ctx context.Context, set *v1alpha1.GrafanaSecureValueS
 	if err != nil {
 		return nil, err
 	}
-	p := planFor(set, wanted, byName(children), others, set.Generation != m.applied, !selected.unmatched)
-	if err := r.carryOut(ctx, p, m); err != nil {
-		return nil, err
+	p := planFor(set, wanted, byName(children), others, !m.hasApplied(set), !selected.unmatched)
+	err = r.carryOut(ctx, set, p, m)
+	if err == nil && p.left == 0 {
+		m.applied = set.Generation
 	}
-	m.applied = set.Generation
-	return summaryOf(p, len(wanted), selected.nothing), nil
+	return summaryOf(p, len(wanted), selected.nothing), err
+}
+
+// isUnchanged asks the API server whether the set is the one of the cache. The error is errChanged where it is not.
+func (r *Reconciler) isUnchanged(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet) error {
+	now := &v1alpha1.GrafanaSecureValueSet{}
+	err := r.live.Get(ctx, client.ObjectKeyFromObject(set), now)
+	if apierrors.IsNotFound(err) || err == nil && (now.UID != set.UID || now.Generation != set.Generation || !now.DeletionTimestamp.IsZero()) {
+		return errChanged
+	}
+	return err
 }
 
 // children returns the GrafanaSecureValues of a set, as the cache shows them. They are the cache's own and must not be changed.

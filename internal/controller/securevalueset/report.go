@@ -20,7 +20,8 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 )
 
-// A set has settled where each of its GrafanaSecureValues has reported, and either all are Ready or nothing has changed for settleDelay. Status
+// A set has settled where each of its GrafanaSecureValues has reported, and either all are Ready and no other is there, or nothing has changed
+// for settleDelay. Status
 // is written then, so that many changes make one write; a set that has not settled is reported after firstReport, and then once in nextReport.
 const (
 	settleDelay = time.Second
@@ -34,13 +35,14 @@ type summary struct {
 	failures []v1alpha1.SecureValueFailure
 	stalled  bool     // each that fails needs a person
 	waiting  int      // wanted, and have not reported yet
+	left     int      // to be applied or pruned by the next reconcile
 	taken    []string // names that others have
 	nothing  []string // what selects nothing, in sentences
 }
 
 // summaryOf counts the GrafanaSecureValues of a plan that was carried out.
 func summaryOf(p *plan, desired int, nothing []string) *summary {
-	s := &summary{waiting: p.waiting, taken: p.taken, nothing: nothing, stalled: true}
+	s := &summary{waiting: p.waiting, left: p.left, taken: p.taken, nothing: nothing, stalled: true}
 	for _, name := range p.taken {
 		s.failures = append(s.failures, v1alpha1.SecureValueFailure{Name: name, Reason: v1alpha1.ReasonChildConflict})
 	}
@@ -77,14 +79,14 @@ func (s *summary) condition(set *v1alpha1.GrafanaSecureValueSet) status.Conditio
 	switch {
 	case len(s.taken) > 0:
 		return status.Condition{Class: status.Here, Reason: v1alpha1.ReasonChildConflict, Message: fmt.Sprintf(
-			"GrafanaSecureValue %q exists and is not of this set. Delete it, or give it the label %s=%s, and the set takes it over. %s%s",
+			"GrafanaSecureValue %q exists and is not of this set. Delete it. If nothing controls it, the label %s=%s has the set take it over instead. %s%s",
 			s.taken[0], v1alpha1.LabelSet, set.Name, counts, more)}
 	case len(s.nothing) > 0:
 		return status.Condition{Class: status.Watch, Reason: v1alpha1.ReasonNothingSelected, Message: fmt.Sprintf(
 			"%s Create it, or correct spec. Nothing is pruned where a selector matches nothing. %s%s", strings.Join(s.nothing, " "), counts, more)}
-	case s.waiting > 0:
+	case s.waiting+s.left > 0:
 		return status.Condition{Class: status.Watch, Reason: v1alpha1.ReasonProgressing, Message: fmt.Sprintf(
-			"%s %d have not reported yet. %s%s", counts, s.waiting, list, more)}
+			"%s %d have not reported yet. %s%s", counts, s.waiting+s.left, list, more)}
 	case s.counts.Failed > 0:
 		first := s.failures[0]
 		c := status.Condition{Class: status.Watch, Reason: v1alpha1.ReasonSecureValuesNotReady, Message: fmt.Sprintf(
@@ -108,11 +110,13 @@ func (r *Reconciler) report(ctx context.Context, set *v1alpha1.GrafanaSecureValu
 	switch known := status.Of(err); {
 	case err == nil:
 		condition = found.condition(set)
-		if wait, settled := m.settled(found, r.now()); !settled {
-			return ctrl.Result{RequeueAfter: wait}, nil
+		wait, settled := m.settled(found, r.now())
+		result.RequeueAfter = wait
+		if found.left > 0 {
+			result.RequeueAfter = lagDelay
 		}
-		if found.waiting > 0 {
-			result.RequeueAfter = nextReport
+		if !settled {
+			return result, nil
 		}
 	case errors.Is(err, errChanged):
 		return ctrl.Result{RequeueAfter: requeueSoon}, nil
@@ -142,34 +146,36 @@ func (r *Reconciler) report(ctx context.Context, set *v1alpha1.GrafanaSecureValu
 	old := status.Reason(set.Status.Conditions)
 	switch err := r.client.Status().Patch(ctx, next, patch, client.FieldOwner(FieldManager)); {
 	case apierrors.IsInvalid(err), apierrors.IsConflict(err): // a test of a JSON patch that fails is Invalid
+		m.reportAt = time.Time{}
 		return ctrl.Result{RequeueAfter: requeueSoon}, nil
 	case err != nil:
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	if condition.Reason != v1alpha1.ReasonProgressing { // which is nothing to be warned of
-		status.Announce(ctx, r.recorder, set, old, condition)
+	if condition.Reason == v1alpha1.ReasonProgressing {
+		condition.Class = status.None // nothing to be warned of
 	}
+	status.Announce(ctx, r.recorder, set, old, condition)
 	return result, nil
 }
 
-// settled reports whether status may be written now, and otherwise when to ask again.
+// settled reports whether status may be written now, and when to ask again.
 func (m *memory) settled(found *summary, now time.Time) (wait time.Duration, settled bool) {
 	if m.summary == nil || !reflect.DeepEqual(m.summary, found) {
 		m.summary, m.changedAt = found, now
 	}
-	allReady := found.counts.Ready == found.counts.Desired
-	if found.waiting == 0 && (allReady || now.Sub(m.changedAt) >= settleDelay) {
+	busy := found.waiting+found.left > 0
+	isDone := found.counts.Ready == found.counts.Desired && found.counts.Stale == 0 && len(found.nothing) == 0
+	switch {
+	case !busy && (isDone || now.Sub(m.changedAt) >= settleDelay):
 		m.reportAt = time.Time{}
 		return 0, true
-	}
-	if m.reportAt.IsZero() {
+	case m.reportAt.IsZero():
 		m.reportAt = now.Add(firstReport)
-	}
-	if !now.Before(m.reportAt) {
+	case !now.Before(m.reportAt):
 		m.reportAt = now.Add(nextReport)
-		return 0, true
+		return nextReport, true
 	}
-	if found.waiting > 0 { // an event comes with each that reports
+	if busy { // an event comes with each that reports
 		return m.reportAt.Sub(now), false
 	}
 	return settleDelay, false

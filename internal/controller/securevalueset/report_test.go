@@ -40,6 +40,7 @@ func TestSummary(t *testing.T) {
 		"and stale ones":      {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready}, stale: 3}, nil, "1 1 0 3 Synced 0", "3 others are no longer selected"},
 		"a new one":           {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready, silent}}, nil, "2 1 0 0 Progressing 3", "1 of 2"},
 		"one that has moved":  {plan{asWanted: []*v1alpha1.GrafanaSecureValue{behind, stuck}}, nil, "2 0 1 0 Progressing 3", "0 of 2"},
+		"some for later":      {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready}, left: 1}, nil, "1 1 0 0 Progressing 3", "1 have not reported"},
 		"one in the way":      {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready}, waiting: 1}, nil, "2 1 0 0 Progressing 3", "1 have not reported"},
 		"one that goes":       {plan{leaving: []*v1alpha1.GrafanaSecureValue{going}}, nil, "1 0 0 0 Progressing 3", "0 of 1"},
 		"one that cannot go":  {plan{leaving: []*v1alpha1.GrafanaSecureValue{blocked}}, nil, "1 0 1 0 SecureValuesNotReady 3", "blocked says DeletionBlocked"},
@@ -86,6 +87,7 @@ func TestSettling(t *testing.T) {
 		"one after the other": {{0, state(3, 0, 0, 3), "5s"}, {time.Second, state(3, 1, 0, 2), "4s"}, {2 * time.Second, state(3, 3, 0, 0), "write"}},
 		"failures settle":     {{0, state(3, 1, 2, 0), "1s"}, {time.Second, state(3, 1, 2, 0), "write"}, {2 * time.Second, state(3, 1, 2, 0), "write"}},
 		"failures that go on": {{0, state(3, 2, 1, 0), "1s"}, {time.Second, state(3, 1, 2, 0), "1s"}, {2 * time.Second, state(3, 0, 3, 0), "1s"}, {3 * time.Second, state(3, 0, 3, 0), "write"}},
+		"stale ones that go":  {{0, &summary{counts: v1alpha1.SecureValueCounts{Stale: 2}}, "1s"}, {time.Second / 2, &summary{counts: v1alpha1.SecureValueCounts{Stale: 1}}, "1s"}, {time.Second, state(0, 0, 0, 0), "write"}},
 		"a long way":          {{0, state(3, 0, 0, 3), "5s"}, {5 * time.Second, state(3, 1, 0, 2), "write"}, {6 * time.Second, state(3, 2, 0, 1), "59s"}, {65 * time.Second, state(3, 2, 0, 1), "write"}},
 		"a second way, which is as long": {
 			{0, state(3, 0, 0, 3), "5s"}, {time.Second, state(3, 3, 0, 0), "write"}, {10 * time.Second, state(3, 2, 0, 1), "5s"}, {15 * time.Second, state(3, 2, 0, 1), "write"},
@@ -132,5 +134,31 @@ func TestTheCacheIsWaitedFor(t *testing.T) {
 	}
 	if (&memory{}).isAhead(shows("9"), now) {
 		t.Error("nothing was written, and it waits")
+	}
+}
+
+// TestWhatWasApplied: after a restart, only a reason that follows from an apply shows that this generation was applied.
+func TestWhatWasApplied(t *testing.T) {
+	for name, row := range map[string]struct {
+		observed, applied int64
+		reason            string
+		want              bool
+	}{
+		"nothing":                    {-1, 0, "", false},
+		"status shows it":            {1, 0, v1alpha1.ReasonSynced, true},
+		"status of an earlier one":   {0, 0, v1alpha1.ReasonSynced, false},
+		"it was refused":             {1, 0, v1alpha1.ReasonNameCollision, false},
+		"Kubernetes refused a part":  {1, 0, v1alpha1.ReasonKubernetesRefused, false},
+		"this process did it":        {0, 1, v1alpha1.ReasonSynced, true},
+		"this process, then refused": {1, 1, v1alpha1.ReasonNameCollision, true},
+	} {
+		set := newSet()
+		set.Status.ObservedGeneration = row.observed
+		if row.reason != "" {
+			status.Condition{Class: status.Here, Reason: row.reason, Message: "x"}.Apply(&set.Status.Conditions, row.observed)
+		}
+		if got := (&memory{applied: row.applied}).hasApplied(set); got != row.want {
+			t.Errorf("%s: got %t, want %t", name, got, row.want)
+		}
 	}
 }

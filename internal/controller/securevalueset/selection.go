@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"path"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -46,9 +46,9 @@ type selection struct {
 	secrets     map[string]keysOf                                    // that exist, by name
 	gone        map[string]bool                                      // Secrets that the cache still shows
 	connections map[v1alpha1.ConnectionReference]v1alpha1.Connection // nil is one that does not exist, and is named
-	keys        map[selectedKey]bool
-	nothing     []string // what selects nothing, in sentences
-	unmatched   bool     // a selector is among that, which may be a mistake: nothing is pruned
+	keys        map[selectedKey]bool                                 // true is that it exists, and false that it stays because something is missing
+	nothing     []string                                             // what selects nothing, in sentences
+	unmatched   bool                                                 // a selector is among that, which may be a mistake: nothing is pruned
 }
 
 // matchesNothing records that a selector does.
@@ -69,18 +69,21 @@ func (r *Reconciler) selected(ctx context.Context, set *v1alpha1.GrafanaSecureVa
 		return nil, err
 	}
 	matched := 0
+	for _, secret := range s.secrets {
+		matched += len(secret.keys)
+	}
+	if n := matched * len(s.connections); n > v1alpha1.MaxSecureValues {
+		return nil, tooMany()
+	}
 	for name, secret := range s.secrets {
 		for _, key := range secret.keys {
-			if !selectsKey(set.Spec.Keys, key) {
-				continue
-			}
-			matched++
 			for ref := range s.connections {
 				s.keys[selectedKey{name, key, ref}] = true
 			}
 		}
 	}
 	if len(s.secrets) > 0 && matched == 0 {
+		s.unmatched = true
 		s.nothing = append(s.nothing, "No key of the selected Secrets matches spec.keys.")
 	}
 	waitedFor := slices.Clone(set.Spec.Secrets.Names)
@@ -94,7 +97,7 @@ func (r *Reconciler) selected(ctx context.Context, set *v1alpha1.GrafanaSecureVa
 			return nil, err
 		}
 		if stays {
-			s.keys[from] = true
+			s.keys[from] = false
 			waitedFor = slices.DeleteFunc(waitedFor, func(name string) bool { return name == from.secret }) // it reports that itself
 		}
 	}
@@ -140,6 +143,20 @@ func (r *Reconciler) isMissing(ctx context.Context, set *v1alpha1.GrafanaSecureV
 	return false, err
 }
 
+// keysIn returns the selected keys of a Secret, and no more than show that they are too many.
+func keysIn(secret *corev1.Secret, selects v1alpha1.KeySelection) []string {
+	var keys []string
+	for key := range secret.Data {
+		if selectsKey(selects, key) {
+			keys = append(keys, strings.Clone(key))
+		}
+		if len(keys) > v1alpha1.MaxSecureValues {
+			break
+		}
+	}
+	return keys
+}
+
 // selectsKey reports whether the globs select a key. The schema allows no glob that path.Match refuses.
 func selectsKey(keys v1alpha1.KeySelection, key string) bool {
 	matches := func(glob string) bool {
@@ -156,6 +173,10 @@ func (r *Reconciler) selectSecrets(ctx context.Context, set *v1alpha1.GrafanaSec
 		return err
 	}
 	bySelector, read := set.Spec.Secrets.Selector != nil, map[string]keysOf{}
+	if m.readFor != set.Generation {
+		m.secrets, m.readFor = nil, set.Generation
+	}
+	keys := 0
 	for _, version := range versions {
 		known, found := m.secrets[version.Name]
 		if !found || !known.isOf(&version) {
@@ -170,12 +191,17 @@ func (r *Reconciler) selectSecrets(ctx context.Context, set *v1alpha1.GrafanaSec
 			}
 			known = keysOf{
 				uid: secret.UID, resourceVersion: secret.ResourceVersion,
-				keys: slices.Collect(maps.Keys(secret.Data)), foreign: connection.Foreign(secret.Name, secret.Type) != "",
+				keys: keysIn(secret, set.Spec.Keys), foreign: connection.Foreign(secret.Name, secret.Type) != "",
 			}
 		}
 		read[version.Name] = known
 		if !bySelector || !known.foreign {
 			s.secrets[version.Name] = known
+			keys += len(known.keys)
+		}
+		if keys > v1alpha1.MaxSecureValues { // the others are not read
+			m.secrets = read
+			return tooMany()
 		}
 	}
 	m.secrets = read

@@ -1,6 +1,7 @@
 package securevalueset
 
 import (
+	"fmt"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 )
 
 // TestWhatIsMissingStays: a child whose Secret or connection does not exist is still selected, and one that is there and not selected is not.
@@ -77,9 +79,38 @@ func TestWhatIsMissingStays(t *testing.T) {
 			r := &Reconciler{client: with(row.cached, row.conn, matched), live: with(row.live), served: connection.Served{Namespaced: true, Cluster: true}}
 			from := selectedKey{"a", "k", prod}
 			s, err := r.selected(t.Context(), set, []v1alpha1.GrafanaSecureValue{*child(set, from, nil)}, &memory{})
-			if err != nil || s.keys[from] != row.want {
-				t.Errorf("selected is %t, %v, want %t", s.keys[from], err, row.want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, selected := s.keys[from]; selected != row.want {
+				t.Errorf("selected is %t, want %t", selected, row.want)
 			}
 		})
+	}
+}
+
+// TestManyKeysCostLittle: of what is far too much, no more is kept than shows that.
+func TestManyKeysCostLittle(t *testing.T) {
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "a"}, Data: map[string][]byte{}}
+	for i := range 5000 {
+		secret.Data[fmt.Sprintf("key%d", i)] = nil
+	}
+	scheme := runtime.NewScheme()
+	if err := clientgoscheme.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(secret).Build()
+	r, set, m := &Reconciler{client: c, live: c}, newSet(), &memory{}
+	set.Spec.ConnectionRefs = []v1alpha1.ConnectionSelection{{Kind: v1alpha1.KindGrafanaConnection, Name: "prod"}}
+	if _, err := r.selected(t.Context(), set, nil, m); !status.IsReason(err, v1alpha1.ReasonTooManySecureValues) {
+		t.Errorf("got %v, want TooManySecureValues", err)
+	}
+	if n := len(m.secrets["a"].keys); n != v1alpha1.MaxSecureValues+1 {
+		t.Errorf("%d keys are kept", n)
+	}
+	set.Generation, set.Spec.Keys.Include = 2, []string{"nothing"}
+	s, err := r.selected(t.Context(), set, nil, m)
+	if err != nil || len(m.secrets["a"].keys) != 0 || !s.unmatched {
+		t.Errorf("%d keys are kept, %v, unmatched is %t", len(m.secrets["a"].keys), err, s.unmatched)
 	}
 }

@@ -88,8 +88,8 @@ func SetsOf(o client.Object) []string {
 // ofChild is how the GrafanaSecureValues of sets are named.
 var ofChild = regexp.MustCompile(`^(.+)-[0-9a-f]{10}$`)
 
-// ofSet triggers a reconcile of the set that a GrafanaSecureValue is of, or would be by its name. What it reports waits, because many may:
-// the queue keeps one request of them.
+// ofSet triggers a reconcile of the set that a GrafanaSecureValue is of, or would be by its name: at once where it was edited. All else waits,
+// because many may come: the queue keeps one request of them.
 var ofSet = handler.Funcs{
 	CreateFunc: func(_ context.Context, e event.CreateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
 		enqueue(queue, e.Object, settleDelay)
@@ -98,16 +98,16 @@ var ofSet = handler.Funcs{
 		before, _ := e.ObjectOld.(*v1alpha1.GrafanaSecureValue) // the watch is of this kind
 		after, _ := e.ObjectNew.(*v1alpha1.GrafanaSecureValue)
 		switch {
-		case isEdited(before, after):
+		case after.DeletionTimestamp.IsZero() && isEdited(before, after):
 			enqueue(queue, before, 0)
 			enqueue(queue, after, 0)
-		case before.Status.ObservedGeneration != after.Status.ObservedGeneration,
+		case before.Generation != after.Generation, before.Status.ObservedGeneration != after.Status.ObservedGeneration,
 			!equality.Semantic.DeepEqual(before.Status.Conditions, after.Status.Conditions):
 			enqueue(queue, after, settleDelay)
 		}
 	},
 	DeleteFunc: func(_ context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-		enqueue(queue, e.Object, 0)
+		enqueue(queue, e.Object, settleDelay)
 	},
 }
 
@@ -115,7 +115,7 @@ var ofSet = handler.Funcs{
 func isEdited(before, after *v1alpha1.GrafanaSecureValue) bool {
 	return before.Generation != after.Generation ||
 		!equality.Semantic.DeepEqual(before.Labels, after.Labels) ||
-		!equality.Semantic.DeepEqual(before.Annotations, after.Annotations) ||
+		!equality.Semantic.DeepEqual(withoutOwn(before.Annotations), withoutOwn(after.Annotations)) ||
 		!equality.Semantic.DeepEqual(before.OwnerReferences, after.OwnerReferences)
 }
 
