@@ -79,15 +79,15 @@ PROCESSES ?= 4
 
 # Go enables cgo where there is a C compiler. With REQUIRE_RACE=1, go test fails without one.
 RACE ?= $(if $(filter 1,$(REQUIRE_RACE) $(shell go env CGO_ENABLED)),-race)
-GOTESTSUM = GINKGO_NO_COLOR=1 go tool gotestsum --format standard-verbose -- $(RACE)
+SUMMARIZED = GINKGO_NO_COLOR=1 go tool gotestsum --format standard-verbose
+GOTESTSUM = $(SUMMARIZED) -- $(RACE)
 # The lines to show: the summary at the end, attributes of tests, results of packages, and the number of specs.
 SUMMARY := sed -E -e '/^(=== (Skipped|Failed|Errors)|DONE )/,$$b' -e 's/^=== ATTR +[^ ]+ //;t' \
 	-e '/^(ok|FAIL)[[:space:]]/b' -e '/Ran [0-9]+ of [0-9]+ Specs? in/b' -e d
 
-# The slowest packages come first.
 .PHONY: test
-test: tools ## Run all tests, with the race detector if there is a C compiler. REQUIRE_RACE=1 requires one.
-	@PROCESSES=$(PROCESSES) $(GOTESTSUM) -timeout 40m ./test/integration ./test/install ./... | $(SUMMARY)
+test: tools ## Run all tests, with the race detector where they run in parallel. REQUIRE_RACE=1 fails without a C compiler for it.
+	@PROCESSES=$(PROCESSES) $(SUMMARIZED) --raw-command -- hack/test-json $(RACE) -timeout 40m | $(SUMMARY)
 
 # The specs that show whether an API server does what the operator needs: the life and the owner of a value, every right, the installation.
 OLDEST := -ginkgo.focus-file='(integration/(lifecycle|ownership|rights)|install/(helm|kubectl))_test.go' \
@@ -115,7 +115,7 @@ soak: ## Run SEEDS (1000) more random histories of each kind, in process and in 
 	go test ./internal/controller/securevalue -run 'Histories$$' -count=1 -timeout 0 -v -rapid.checks=$(or $(SEEDS),1000)
 
 .PHONY: soak-histories
-soak-histories: envtest ## Run HISTORIES (1) times 100 random histories with a real API server. The tests run 100 fixed ones.
+soak-histories: envtest ## Run HISTORIES (1) times 100 random histories with a real API server. The tests run 30 fixed ones.
 	@for i in $$(seq $(or $(HISTORIES),1)); do HISTORIES_SEED=$$(date +%s%N) \
 		go test ./test/integration -count=1 -timeout 1h -ginkgo.focus 'Random histories' || exit 1; done
 

@@ -27,7 +27,11 @@ import (
 // Whatever people do to some objects, and whenever the manager restarts meanwhile: at the end Grafana has what the specs say,
 // and nothing of ours besides. The model of a history knows the specs alone, and nothing of what the manager did on its way.
 var _ = Describe("Random histories", long, func() {
-	const rounds, worlds = 10, 10
+	const worlds = 10
+	rounds := 3
+	if os.Getenv(historiesSeedEnv) != "" {
+		rounds = 10
+	}
 
 	for round := range rounds {
 		It(fmt.Sprintf("end with what the specs say, round %d", round), func(ctx SpecContext) {
@@ -74,16 +78,19 @@ var _ = Describe("Random histories", long, func() {
 	}
 })
 
+// historiesSeedEnv sets another seed of the first history, and makes the rounds more, as make soak-histories does again and again.
+const historiesSeedEnv = "HISTORIES_SEED"
+
 // historiesSeed is the seed of the first history; the others count on from there. It is the same in each run of the tests, save for what the
-// manager makes of it. HISTORIES_SEED sets another one, as make soak-histories does again and again.
+// manager makes of it.
 func historiesSeed() uint64 {
 	GinkgoHelper()
-	given := os.Getenv("HISTORIES_SEED")
+	given := os.Getenv(historiesSeedEnv)
 	if given == "" {
 		return 1
 	}
 	seed, err := strconv.ParseUint(given, 10, 64)
-	Expect(err).NotTo(HaveOccurred(), "HISTORIES_SEED")
+	Expect(err).NotTo(HaveOccurred(), historiesSeedEnv)
 	return seed
 }
 

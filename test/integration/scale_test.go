@@ -17,7 +17,7 @@ import (
 
 // Many objects at once cost as much as each of them alone, and nothing for their number. Calls are counted, as for one object.
 var _ = Describe("The cost of many objects", long, func() {
-	const many = 200
+	const many = 100
 
 	It("is that of each of them, and of a restart 1 LIST in all", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)

@@ -107,15 +107,24 @@ func stopPlane(started *controlplane.ControlPlane) {
 // startManager starts the manager as its ServiceAccount. stopManager ends it.
 func startManager() {
 	GinkgoHelper()
-	stopManager = runManager(managerConfig, func(*operator.Options) {})
-	managerBegan = time.Now()
+	var elected <-chan struct{}
+	elected, stopManager = electManager(managerConfig, func(*operator.Options) {})
+	Eventually(elected).Should(BeClosed())
+	managerLeads = time.Now()
 }
 
-// managerBegan is when the manager of this process was started.
-var managerBegan time.Time
+// managerLeads is when the manager of this process began to lead.
+var managerLeads time.Time
 
 // runManager starts a manager, with the suite's options as change leaves them. It returns what ends it, which may be called again.
 func runManager(config *rest.Config, change func(*operator.Options)) (stop func()) {
+	GinkgoHelper()
+	_, stop = electManager(config, change)
+	return stop
+}
+
+// electManager is runManager, and returns what is closed once the manager leads.
+func electManager(config *rest.Config, change func(*operator.Options)) (elected <-chan struct{}, stop func()) {
 	GinkgoHelper()
 	options := operator.Options{
 		MetricsBindAddress:      "0",
@@ -136,7 +145,7 @@ func runManager(config *rest.Config, change func(*operator.Options)) (stop func(
 	Expect(err).NotTo(HaveOccurred())
 	ended := make(chan error, 1)
 	go func() { ended <- mgr.Start(ctx) }()
-	return sync.OnceFunc(func() {
+	return mgr.Elected(), sync.OnceFunc(func() {
 		cancel()
 		Expect(<-ended).To(Succeed())
 	})

@@ -36,6 +36,7 @@ func (p *process) start(ctx context.Context) {
 	p.values = values
 	w.must(registry.Objects.Start(ctx, wakes{process: p, kind: kindValue}))
 	w.must(registry.Connections[v1alpha1.KindGrafanaConnection].Start(ctx, wakes{process: p, kind: kindConnection}))
+	values.Leads()
 }
 
 // wake does what the watches of the controllers do when the cache shows another version of an object. Either version is nil where there

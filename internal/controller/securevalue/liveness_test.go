@@ -3,6 +3,7 @@ package securevalue
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -54,6 +55,27 @@ func TestAGrafanaThatAnswersSlowlyIsWrittenAndReleased(t *testing.T) {
 		if sv := w.get(worldNamespace, "a"); sv != nil {
 			t.Errorf("the object is still there: %s", status.Reason(sv.Status.Conditions))
 		}
+	})
+}
+
+// A process that has led for longer than a request takes believes a 404 at once, also where it had no object to reconcile before.
+func TestALeaderWithoutObjectsCountsItsTime(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.restart()
+		w.pass(time.Minute)
+		w.create(w.value("api-key"))
+		w.pass(time.Second)
+		before := w.callCount()
+		w.edit("api-key", func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "moved" })
+		w.pass(time.Minute)
+		want := []string{"Grafana POST ", "Grafana GET /api-key", "Grafana DELETE /api-key", "Grafana GET /api-key"}
+		if got := w.callsIn(before, func(call string) bool { return strings.HasPrefix(call, "Grafana ") }); !slices.Equal(got, want) {
+			t.Errorf("a move calls %q", got)
+		}
+		if got := w.callsIn(before, func(call string) bool { return strings.HasPrefix(call, "PATCH ") }); len(got) != 2 {
+			t.Errorf("a move writes %q", got)
+		}
+		w.expectNoFaults(t)
 	})
 }
 

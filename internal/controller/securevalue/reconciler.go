@@ -53,7 +53,7 @@ type Reconciler struct {
 	clusterID   string
 	served      connection.Served
 	now         func() time.Time
-	leadingFrom func() time.Time // when the first reconcile of this process began
+	leadingFrom func() time.Time // when this process began to lead
 	memory      memory
 	retries     workqueue.TypedRateLimiter[types.NamespacedName] // of what time may heal
 	rechecks    workqueue.TypedRateLimiter[types.NamespacedName] // of what a person must fix elsewhere
@@ -66,7 +66,6 @@ type Reconciler struct {
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reconcileTimeout)
 	defer cancel()
-	r.leadingFrom()
 	r.connections.Begin(req.NamespacedName)
 	defer r.connections.End(req.NamespacedName)
 

@@ -282,8 +282,11 @@ func (r *Reconciler) States() (values, overdue map[metrics.ValueState]int) {
 	return values, overdue
 }
 
-// Leads says that this process begins to work.
-func (r *Reconciler) Leads() { r.memory.leads(time.Now()) }
+// Leads says that this process begins to work. A reconcile may come a moment earlier.
+func (r *Reconciler) Leads() {
+	r.leadingFrom()
+	r.memory.leads(time.Now())
+}
 
 // OldestPending returns the age of the oldest change not yet reflected in Grafana or in status, or 0.
 func (r *Reconciler) OldestPending() time.Duration { return r.memory.oldest(time.Now()) }
