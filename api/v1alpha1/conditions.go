@@ -152,6 +152,14 @@ const (
 	// Helm. Nothing was sent.
 	ReasonCredentialsInvalid = "CredentialsInvalid"
 
+	// ReasonGrafanaNotFound: the Grafana of grafana-operator that spec.grafanaRef names does not exist in the namespace of the connection, or
+	// its kind is not installed. Both are noticed once they are there.
+	ReasonGrafanaNotFound = "GrafanaNotFound"
+
+	// ReasonGrafanaNotSupported: the Grafana that spec.grafanaRef names cannot be used: it is one that grafana-operator runs itself, it has no
+	// credentials, or its certificates are in another namespace.
+	ReasonGrafanaNotSupported = "GrafanaNotSupported"
+
 	// ReasonUnauthorized: Grafana refused the token (401): it is wrong, expired, revoked or of another Grafana. Objects make no call with
 	// it any more.
 	ReasonUnauthorized = "Unauthorized"
@@ -163,8 +171,8 @@ const (
 	// Grafana Enterprise.
 	ReasonAPINotServed = "APINotServed"
 
-	// ReasonValuesMissing: spec.url was changed, and none of the secure values that are recorded on this connection is at the new address:
-	// it looks like another Grafana. Nothing is written or deleted.
+	// ReasonValuesMissing: spec.url, or the URL of the Grafana that spec.grafanaRef names, was changed, and none of the secure values that are
+	// recorded on this connection is at the new address: it looks like another Grafana. Nothing is written or deleted.
 	ReasonValuesMissing = "ValuesMissing"
 
 	// ReasonTLSError: the certificate of Grafana could not be verified, or Grafana refused the client certificate. Or nothing was sent,

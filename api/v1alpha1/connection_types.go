@@ -82,19 +82,19 @@ type TLSConfig struct {
 // The rules of url are here and not at url: the API server repeats the value of
 // a field that violates a rule of its own, and a URL may have a password.
 //
-// +kubebuilder:validation:XValidation:rule="self.url.matches('^[[:space:]]|^https?://[^/?#]')",message="must begin with http:// or https:// and name a host, for example https://acme.grafana.net",fieldPath=".url"
-// +kubebuilder:validation:XValidation:rule="size(self.url) <= 2048",message="must be at most 2048 characters",fieldPath=".url"
-// +kubebuilder:validation:XValidation:rule="!self.url.matches('[[:space:][:cntrl:]]')",message="must not contain white space or control characters",fieldPath=".url"
-// +kubebuilder:validation:XValidation:rule="!self.url.matches('[?#]')",message="must not contain a query or a fragment: end it with the host, the port or the path",fieldPath=".url"
-// +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://[^/?#]') || self.url.matches('[[:space:][:cntrl:]?#]|^https?://[^/]*@') || (self.url.contains('%') || isURL(self.url)) && self.url.matches('^https?://([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?([.][A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?)*[.]?|[[][0-9A-Fa-f:.]+[]])(:[0-9]+)?(/.*)?$')",message="must name a host of letters, digits, '-', '_' and '.', or an IPv6 address in brackets, optionally followed by a port and a path, for example http://grafana.example.com:3000/grafana",fieldPath=".url"
-// +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?[.])*([0-9]+|0[xX][0-9A-Fa-f]*)[.]?(:[0-9]+)?(/.*)?$') || self.url.matches('^https?://((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])[.]){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(:[0-9]+)?(/.*)?$')",message="must write an IPv4 address as four decimal numbers without zeros before them, for example http://10.0.0.5:3000",fieldPath=".url"
-// +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://[[][0:]*:[fF]{4}:([0-9.]+|[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4})[]]')",message="must write an IPv4 address as four decimal numbers, not within an IPv6 address, for example http://10.0.0.5:3000",fieldPath=".url"
-// +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://(((0|22[4-9]|2[3-5][0-9])[.][0-9]+|169[.]254)[.][0-9]+[.][0-9]+(:[0-9]+)?(/.*)?$|[[]([fF][eE][89A-Fa-f][0-9A-Fa-f]:|[fF][fF][0-9A-Fa-f]{2}:|[0:]+[]]))')",message="must not name a link-local, multicast, reserved or unspecified address: no Grafana is there",fieldPath=".url"
-// +kubebuilder:validation:XValidation:rule="!self.url.matches('%([^0-9A-Fa-f]|[0-9A-Fa-f]([^0-9A-Fa-f]|$)|$)')",message="must have two hexadecimal digits after each '%' in the path",fieldPath=".url"
-// +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://[^/?#]*:[0-9]+([/?#]|$)') || self.url.matches('^https?://[^/?#]*:0*(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})([/?#]|$)')",message="must have a port from 1 to 65535, or none",fieldPath=".url"
-// +kubebuilder:validation:XValidation:rule="!self.url.matches('[^/]/apis(/?$|/[^/?#]*[.]grafana[.]app(/|$))')",message="must end before /apis: the operator adds that path, so write for example https://acme.grafana.net",fieldPath=".url"
-// +kubebuilder:validation:XValidation:rule="!self.url.matches('^https?://[^/?#]*@')",message="must not contain a user or a password: the token comes from credentials.tokenSecretRef",fieldPath=".url"
-// +kubebuilder:validation:XValidation:rule="!self.url.matches('(?i)^https?://[^/?#]+[.]grafana[.]net[.]?(:[0-9]*)?([/?#]|$)') || self.__namespace__.startsWith('stacks-')",message="must be stacks-<id> for a stack of Grafana Cloud (a host under .grafana.net): the id is a number, shown on grafana.com in the details of the stack",fieldPath=".namespace"
+// +kubebuilder:validation:XValidation:rule="!has(self.url) || self.url.matches('^[[:space:]]|^https?://[^/?#]')",message="must begin with http:// or https:// and name a host, for example https://acme.grafana.net",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!has(self.url) || size(self.url) <= 2048",message="must be at most 2048 characters",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!has(self.url) || !self.url.matches('[[:space:][:cntrl:]]')",message="must not contain white space or control characters",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!has(self.url) || !self.url.matches('[?#]')",message="must not contain a query or a fragment: end it with the host, the port or the path",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!has(self.url) || (!self.url.matches('^https?://[^/?#]') || self.url.matches('[[:space:][:cntrl:]?#]|^https?://[^/]*@') || (self.url.contains('%') || isURL(self.url)) && self.url.matches('^https?://([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?([.][A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?)*[.]?|[[][0-9A-Fa-f:.]+[]])(:[0-9]+)?(/.*)?$'))",message="must name a host of letters, digits, '-', '_' and '.', or an IPv6 address in brackets, optionally followed by a port and a path, for example http://grafana.example.com:3000/grafana",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!has(self.url) || (!self.url.matches('^https?://([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?[.])*([0-9]+|0[xX][0-9A-Fa-f]*)[.]?(:[0-9]+)?(/.*)?$') || self.url.matches('^https?://((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])[.]){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(:[0-9]+)?(/.*)?$'))",message="must write an IPv4 address as four decimal numbers without zeros before them, for example http://10.0.0.5:3000",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!has(self.url) || !self.url.matches('^https?://[[][0:]*:[fF]{4}:([0-9.]+|[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4})[]]')",message="must write an IPv4 address as four decimal numbers, not within an IPv6 address, for example http://10.0.0.5:3000",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!has(self.url) || !self.url.matches('^https?://(((0|22[4-9]|2[3-5][0-9])[.][0-9]+|169[.]254)[.][0-9]+[.][0-9]+(:[0-9]+)?(/.*)?$|[[]([fF][eE][89A-Fa-f][0-9A-Fa-f]:|[fF][fF][0-9A-Fa-f]{2}:|[0:]+[]]))')",message="must not name a link-local, multicast, reserved or unspecified address: no Grafana is there",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!has(self.url) || !self.url.matches('%([^0-9A-Fa-f]|[0-9A-Fa-f]([^0-9A-Fa-f]|$)|$)')",message="must have two hexadecimal digits after each '%' in the path",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!has(self.url) || (!self.url.matches('^https?://[^/?#]*:[0-9]+([/?#]|$)') || self.url.matches('^https?://[^/?#]*:0*(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})([/?#]|$)'))",message="must have a port from 1 to 65535, or none",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!has(self.url) || !self.url.matches('[^/]/apis(/?$|/[^/?#]*[.]grafana[.]app(/|$))')",message="must end before /apis: the operator adds that path, so write for example https://acme.grafana.net",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!has(self.url) || !self.url.matches('^https?://[^/?#]*@')",message="must not contain a user or a password: the token comes from credentials.tokenSecretRef",fieldPath=".url"
+// +kubebuilder:validation:XValidation:rule="!has(self.url) || (!self.url.matches('(?i)^https?://[^/?#]+[.]grafana[.]net[.]?(:[0-9]*)?([/?#]|$)') || self.__namespace__.startsWith('stacks-'))",message="must be stacks-<id> for a stack of Grafana Cloud (a host under .grafana.net): the id is a number, shown on grafana.com in the details of the stack",fieldPath=".namespace"
 type ConnectionSpec struct {
 	// url is the address of Grafana: http or https, a host, optionally a port from
 	// 1 to 65535 and a path, at most 2048 characters in all, for example
@@ -106,9 +106,9 @@ type ConnectionSpec struct {
 	// means the same Grafana at another address. For another Grafana, create another
 	// connection.
 	//
-	// +required
+	// +optional
 	// +kubebuilder:validation:MaxLength=4096
-	URL string `json:"url"`
+	URL string `json:"url,omitempty"`
 
 	// namespace is the organization or stack in Grafana: stacks-<id> for a stack
 	// of Grafana Cloud, where the id is shown on grafana.com in the details of the
@@ -136,8 +136,8 @@ type ConnectionSpec struct {
 
 	// credentials is what the connection authenticates with.
 	//
-	// +required
-	Credentials Credentials `json:"credentials"`
+	// +optional
+	Credentials Credentials `json:"credentials,omitzero"`
 
 	// tls says how the certificate of Grafana is verified. By default it must name
 	// the host of url, and be from an authority that the operator's image trusts.
@@ -261,8 +261,7 @@ type ConnectionStatus struct {
 
 	// url is the address at which the operator last found Grafana with the secure
 	// values that are recorded on this connection. It is absent before the first
-	// success. Where it differs from spec.url, the new address has not been
-	// confirmed yet.
+	// success. Where spec asks for another address, that has not been confirmed yet.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
@@ -312,6 +311,42 @@ var (
 	_ Connection = &ClusterGrafanaConnection{}
 )
 
+// GrafanaReference names a Grafana of grafana-operator. It has no namespace: a
+// connection names only Grafanas of its own namespace.
+//
+// +structType=atomic
+type GrafanaReference struct {
+	// name is the metadata.name of the Grafana: at most 253 lower-case letters,
+	// digits, '-' and '.', for example grafana.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 253 && self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a Grafana: at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at each end, for example grafana"
+	Name string `json:"name"`
+}
+
+// GrafanaConnectionSpec is the desired state of a GrafanaConnection: the Grafana
+// of url, with credentials, or that of grafanaRef.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.url) || has(self.grafanaRef)",message="must be given together with credentials, or grafanaRef in place of both",fieldPath=".url",reason=FieldValueRequired
+// +kubebuilder:validation:XValidation:rule="!has(self.url) || has(self.grafanaRef) || has(self.credentials)",message="must be given with url: name the Secret with the token in credentials.tokenSecretRef",fieldPath=".credentials",reason=FieldValueRequired
+// +kubebuilder:validation:XValidation:rule="!has(self.grafanaRef) || !has(self.url)",message="must not be given with grafanaRef, which has its own: remove url, or grafanaRef",fieldPath=".url",reason=FieldValueForbidden
+// +kubebuilder:validation:XValidation:rule="!has(self.grafanaRef) || !has(self.credentials)",message="must not be given with grafanaRef, which has its own: remove credentials, or grafanaRef",fieldPath=".credentials",reason=FieldValueForbidden
+// +kubebuilder:validation:XValidation:rule="!has(self.grafanaRef) || !has(self.tls)",message="must not be given with grafanaRef, which has its own: remove tls, or grafanaRef",fieldPath=".tls",reason=FieldValueForbidden
+type GrafanaConnectionSpec struct {
+	ConnectionSpec `json:",inline"`
+
+	// grafanaRef names a Grafana of grafana-operator
+	// (grafana.integreatly.org/v1beta1) in the same namespace, in place of url,
+	// credentials and tls. Its spec.external.url, its token or its admin user and
+	// password, and its TLS settings are used, and followed when they change. The
+	// rules of url apply to its URL. namespace decides the organization or stack.
+	// The installation must allow the operator to read Grafanas.
+	//
+	// +optional
+	GrafanaRef *GrafanaReference `json:"grafanaRef,omitempty"`
+}
+
 // GrafanaConnection says how to reach one Grafana, for the GrafanaSecureValues
 // of its own namespace. Example:
 //
@@ -347,7 +382,7 @@ type GrafanaConnection struct {
 	// spec is how to reach Grafana.
 	//
 	// +required
-	Spec ConnectionSpec `json:"spec"`
+	Spec GrafanaConnectionSpec `json:"spec"`
 
 	// status is the result of the last check of Grafana. Only the operator writes
 	// it.
@@ -358,7 +393,7 @@ type GrafanaConnection struct {
 }
 
 // GetSpec implements Connection.
-func (c *GrafanaConnection) GetSpec() *ConnectionSpec { return &c.Spec }
+func (c *GrafanaConnection) GetSpec() *ConnectionSpec { return &c.Spec.ConnectionSpec }
 
 // GetStatus implements Connection.
 func (c *GrafanaConnection) GetStatus() *ConnectionStatus { return &c.Status }
@@ -429,6 +464,9 @@ const (
 
 // ClusterGrafanaConnectionSpec is the desired state of a
 // ClusterGrafanaConnection.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.url)",message="must be given, for example https://acme.grafana.net",fieldPath=".url",reason=FieldValueRequired
+// +kubebuilder:validation:XValidation:rule="has(self.credentials)",message="must be given: name the Secret with the token in credentials.tokenSecretRef",fieldPath=".credentials",reason=FieldValueRequired
 type ClusterGrafanaConnectionSpec struct {
 	ConnectionSpec `json:",inline"`
 

@@ -59,7 +59,7 @@ func TestNoReferenceHasANamespace(t *testing.T) {
 		v1alpha1.GrafanaSecureValueStatus{},
 		v1alpha1.GrafanaSecureValueSetSpec{},
 		v1alpha1.GrafanaSecureValueSetStatus{},
-		v1alpha1.ConnectionSpec{},
+		v1alpha1.GrafanaConnectionSpec{},
 		v1alpha1.ClusterGrafanaConnectionSpec{},
 		v1alpha1.ConnectionStatus{},
 	} {
@@ -75,7 +75,7 @@ func TestNoReferenceHasANamespace(t *testing.T) {
 			}
 		}
 	}
-	for _, reference := range []any{v1alpha1.ConnectionReference{}, v1alpha1.SecretReference{}, v1alpha1.SecretKeyReference{}} {
+	for _, reference := range []any{v1alpha1.ConnectionReference{}, v1alpha1.SecretReference{}, v1alpha1.SecretKeyReference{}, v1alpha1.GrafanaReference{}} {
 		if !visited[reflect.TypeOf(reference)] {
 			t.Errorf("%T was not walked", reference)
 		}

@@ -70,7 +70,7 @@ func TestConnectionsAreHandledAlike(t *testing.T) {
 		spec       *v1alpha1.ConnectionSpec
 		status     *v1alpha1.ConnectionStatus
 	}{
-		{local, v1alpha1.KindGrafanaConnection, &local.Spec, &local.Status},
+		{local, v1alpha1.KindGrafanaConnection, &local.Spec.ConnectionSpec, &local.Status},
 		{cluster, v1alpha1.KindClusterGrafanaConnection, &cluster.Spec.ConnectionSpec, &cluster.Status},
 	} {
 		if got := tc.connection.ConnectionKind(); got != tc.kind {

@@ -325,6 +325,15 @@ func TestBadInputIsRefusedWithOneSentence(t *testing.T) {
 		{"no credentials", connectionKind, []edit{{"spec.credentials", nil}}, "spec.credentials", "Required value"},
 		{"no token", connectionKind, []edit{{"spec.credentials.tokenSecretRef", nil}}, "spec.credentials.tokenSecretRef", "Required value"},
 
+		{"neither a URL nor a Grafana", connectionKind, []edit{{"spec.url", nil}, {"spec.credentials", nil}}, "spec.url", "must be given together with credentials, or grafanaRef in place of both"},
+		{"a Grafana and a URL", connectionKind, []edit{{"spec.grafanaRef", grafanaRef("grafana")}, {"spec.credentials", nil}}, "spec.url", "must not be given with grafanaRef"},
+		{"a Grafana and credentials", connectionKind, []edit{{"spec.grafanaRef", grafanaRef("grafana")}, {"spec.url", nil}}, "spec.credentials", "must not be given with grafanaRef"},
+		{"a Grafana and TLS", connectionKind, append(referencing("grafana"), edit{"spec.tls", map[string]any{}}), "spec.tls", "must not be given with grafanaRef"},
+		{"a Grafana without a name", connectionKind, append(referencing("grafana"), edit{"spec.grafanaRef", map[string]any{}}), "spec.grafanaRef.name", "Required value"},
+		{"a Grafana with a bad name", connectionKind, referencing("Grafana"), "spec.grafanaRef.name", "must be the name of a Grafana"},
+		{"a shared connection without a URL", clusterConnectionKind, []edit{{"spec.url", nil}}, "spec.url", "must be given, for example https://acme.grafana.net"},
+		{"a shared connection without credentials", clusterConnectionKind, []edit{{"spec.credentials", nil}}, "spec.credentials", "must be given: name the Secret"},
+
 		{"nobody allowed", clusterConnectionKind, []edit{{"spec.allowedNamespaces", nil}}, "spec.allowedNamespaces", "Required value"},
 		{"unknown from", clusterConnectionKind, []edit{{"spec.allowedNamespaces.from", "Same"}}, "spec.allowedNamespaces.from", `supported values: "All", "Selector"`},
 		{"Selector without a selector", clusterConnectionKind, []edit{{"spec.allowedNamespaces.from", "Selector"}}, "spec.allowedNamespaces.selector", "must be given with from: Selector"},
@@ -462,6 +471,13 @@ func TestHostileURLs(t *testing.T) {
 	}
 }
 
+func grafanaRef(name string) map[string]any { return map[string]any{"name": name} }
+
+// referencing makes a connection take all from a Grafana.
+func referencing(name string) []edit {
+	return []edit{{"spec.url", nil}, {"spec.credentials", nil}, {"spec.grafanaRef", grafanaRef(name)}}
+}
+
 func TestGrafanaNamespaceCannotBeChanged(t *testing.T) {
 	c, _ := newClient(t)
 	const want = "cannot be changed: create another connection"
@@ -503,6 +519,8 @@ func TestReferencesHaveNoNamespace(t *testing.T) {
 		{connectionKind, "spec.tls.caSecretRef.namespace"},
 		{connectionKind, "spec.tls.clientCertSecretRef.namespace"},
 		{clusterConnectionKind, "spec.tls.clientCertSecretRef.namespace"},
+		{connectionKind, "spec.grafanaRef.namespace"},
+		{clusterConnectionKind, "spec.grafanaRef"}, // it has no namespace
 	} {
 		var edits []edit
 		if parent := strings.TrimSuffix(tc.path, ".namespace"); strings.HasPrefix(parent, "spec.tls") {
@@ -579,6 +597,7 @@ func TestInputAtTheBoundsIsAccepted(t *testing.T) {
 		{"requestTimeout of 2m", connectionKind, []edit{{"spec.requestTimeout", "2m"}}},
 		{"TLS with all it may have", connectionKind, []edit{{"spec.tls", map[string]any{"caSecretRef": map[string]any{"name": "ca", "key": "ca.crt"}, "clientCertSecretRef": map[string]any{"name": "client"}, "serverName": "acme.example.com", "insecureSkipVerify": true}}}},
 		{"empty TLS", connectionKind, []edit{{"spec.tls", map[string]any{}}}},
+		{"a Grafana of grafana-operator", connectionKind, referencing(long)},
 
 		{"all namespaces", clusterConnectionKind, nil},
 		{"namespaces with a label", clusterConnectionKind, []edit{{"spec.allowedNamespaces", map[string]any{"from": "Selector", "selector": map[string]any{"matchLabels": map[string]any{"team": "a"}}}}}},

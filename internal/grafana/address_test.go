@@ -378,3 +378,24 @@ func tunnel(to net.Conn, from *bufio.Reader, source io.Closer) {
 	defer func() { _, _ = to.Close(), source.Close() }()
 	_, _ = io.Copy(to, from)
 }
+
+// The schema refuses both for spec.url. The address of a Grafana that a connection references passes no schema of ours.
+func TestAddressesOfTheSchemaAreRefused(t *testing.T) {
+	for name, row := range map[string]struct {
+		url, namespace string
+		refused        bool
+	}{
+		"2048 characters":                             {"https://h/" + strings.Repeat("a", 2038), "default", false},
+		"2049 characters":                             {"https://h/" + strings.Repeat("a", 2039), "default", true},
+		"a stack of Grafana Cloud":                    {"https://acme.grafana.net", "stacks-1", false},
+		"Grafana Cloud without a stack":               {"https://acme.grafana.net", "default", true},
+		"Grafana Cloud in capitals, with a dot":       {"https://acme.Grafana.NET.:443/x", "org-2", true},
+		"a host that only looks like Grafana Cloud's": {"https://acme-grafana.net", "default", false},
+	} {
+		cfg := config(row.url)
+		cfg.Namespace = row.namespace
+		if _, err := grafana.New(cfg); (err != nil) != row.refused {
+			t.Errorf("%s: %v, want it refused %t", name, err, row.refused)
+		}
+	}
+}

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
 )
 
 const (
@@ -44,7 +45,7 @@ type Config struct {
 	Namespace string
 	// APIVersion is the version of secret.grafana.app, for example v1beta1.
 	APIVersion string
-	// Token is that of a service account.
+	// Token is that of a service account, or a user and a password.
 	Token Token
 	// AllowLoopback lets URL name, or resolve to, this host itself. Link-local addresses, those of metadata services and others where no
 	// Grafana can be are refused in any case.
@@ -92,6 +93,8 @@ func New(cfg Config) (*Client, error) {
 		return nil, ErrAddress
 	case !segmentPattern.MatchString(cfg.Namespace):
 		return nil, errors.New("the namespace must be default, org-<id> or stacks-<id>")
+	case isCloud(base) && !strings.HasPrefix(cfg.Namespace, "stacks-"):
+		return nil, errors.New("a host under .grafana.net needs the namespace stacks-<id>")
 	case !segmentPattern.MatchString(cfg.APIVersion):
 		return nil, errors.New("the API version must be one such as v1beta1")
 	case !cfg.Token.IsPrintable():
@@ -164,10 +167,27 @@ func parseURL(s string) (*url.URL, error) {
 		return nil, errors.New("the port of the URL must be 1 to 65535")
 	case u.User != nil:
 		return nil, errors.New("the URL must not hold a user or password")
+	case len(s) > maxURLBytes:
+		return nil, errors.New("the URL must have at most 2048 characters")
+	case strings.ContainsFunc(s, unicode.IsSpace):
+		return nil, errors.New("the URL must not hold white space")
+	case apisPattern.MatchString(s):
+		return nil, errors.New("the URL must end before /apis")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(s, "#"):
 		return nil, errors.New("the URL must not hold a query or fragment")
 	}
 	return u, checkHost(u)
+}
+
+// maxURLBytes is the longest URL of a Grafana.
+const maxURLBytes = 2048
+
+// apisPattern is how a URL ends that has the path of the API already.
+var apisPattern = regexp.MustCompile(`[^/]/apis(/?$|/[^/?#]*[.]grafana[.]app(/|$))`)
+
+// isCloud reports whether a URL names a stack of Grafana Cloud.
+func isCloud(u *url.URL) bool {
+	return strings.HasSuffix(strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), ".grafana.net")
 }
 
 func isPort(s string) bool {
@@ -313,7 +333,7 @@ func (c *Client) request(ctx context.Context, method string, u *url.URL, body []
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Authorization", "Bearer "+string(c.cfg.Token.reveal()))
+	req.Header.Set("Authorization", c.cfg.Token.authorization())
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("Accept-Encoding", "identity") // a small answer must not unfold into a large one
 	req.Header.Set("User-Agent", c.cfg.UserAgent)

@@ -466,6 +466,12 @@ func TestRequests(t *testing.T) {
 	if got.Header.Get("Authorization") != "Bearer "+testToken || got.Header.Get("User-Agent") != "grafana-secure-value-operator/test" {
 		t.Errorf("headers = %v", got.Header)
 	}
+	cfg := config(server.URL)
+	cfg.Token = grafana.NewBasicAuth([]byte("admin"), []byte("a: ü"))
+	_, _ = newClient(t, cfg).Get(t.Context(), "db")
+	if user, password, ok := got.BasicAuth(); !ok || user != "admin" || password != "a: ü" {
+		t.Errorf("a user and a password are sent as %q, %q", user, password)
+	}
 	c := newClient(t, config(server.URL))
 	_ = c.List(t.Context(), "a=b,c in (d)", func(*grafana.SecureValue) {})
 	if got.URL.Query().Get("labelSelector") != "a=b,c in (d)" {

@@ -2,8 +2,10 @@ package grafana
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -41,14 +43,34 @@ func (v Value) Validate() error {
 	return nil
 }
 
-// Token is the token of a service account. It does not print.
-type Token struct{ secret }
+// Token is what a client authenticates with: the token of a service account, or a user and a password. It does not print.
+type Token struct {
+	secret
+
+	basic bool // it is a user and a password, encoded as the header has them
+}
 
 // cloudAccessPolicyPrefix begins the tokens of Grafana Cloud's own API, which this API does not take.
 const cloudAccessPolicyPrefix = "glc_"
 
 // NewToken returns the token that content holds, without the white space around it.
-func NewToken(content []byte) Token { return Token{hide(bytes.Clone(bytes.TrimSpace(content)))} }
+func NewToken(content []byte) Token {
+	return Token{secret: hide(bytes.Clone(bytes.TrimSpace(content)))}
+}
+
+// NewBasicAuth returns a Token of a user and a password: RFC 7617. The user must have no colon.
+func NewBasicAuth(user, password []byte) Token {
+	encoded := base64.StdEncoding.AppendEncode(nil, slices.Concat(user, []byte(":"), password))
+	return Token{secret: hide(encoded), basic: true}
+}
+
+// authorization returns the value of the header that authenticates a request.
+func (t Token) authorization() string {
+	if t.basic {
+		return "Basic " + string(t.reveal())
+	}
+	return "Bearer " + string(t.reveal())
+}
 
 // Empty reports whether there is no token.
 func (t Token) Empty() bool { return len(t.reveal()) == 0 }

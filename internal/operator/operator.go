@@ -32,6 +32,7 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/securevalueset"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafanaoperator"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/metrics"
 )
 
@@ -229,6 +230,7 @@ func Scheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
 	utilruntime.Must(v1alpha1.AddToScheme(scheme))
+	utilruntime.Must(grafanaoperator.AddToScheme(scheme))
 	return scheme
 }
 

@@ -35,6 +35,11 @@ func connection(name, url string) string {
 	return strings.NewReplacer("NAME", name, "URL", url).Replace(connectionYAML)
 }
 
+// referencing is a connection to the Grafana of that name.
+func referencing(name, grafana string) string {
+	return strings.NewReplacer("NAME", name, `{url: "URL", credentials: {tokenSecretRef: {name: grafana, key: token}}}`, "{grafanaRef: {name: "+grafana+"}}").Replace(connectionYAML)
+}
+
 func value(name, policy, note string) string {
 	return strings.NewReplacer("NAME", name, "POLICY", policy, "NOTE", note).Replace(valueYAML)
 }
@@ -61,6 +66,7 @@ func TestAdmissionPolicies(t *testing.T) {
 	server.run(t, manifests(t, chart), "apply", "--server-side", "-f", "-")
 	server.run(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 	server.run(t, connection("old", "https://old.example.com"), "create", "-f", "-")
+	server.run(t, referencing("old-ref", "old"), "create", "-f", "-")
 	server.run(t, value("old", "Adopt", long), "create", "-f", "-")
 	server.run(t, value("fresh", "Refuse", "short"), "create", "-f", "-")
 	server.run(t, set("old", "Adopt", 8), "create", "-f", "-")
@@ -74,6 +80,8 @@ func TestAdmissionPolicies(t *testing.T) {
 		{"Adopt by a set", set("new", "Adopt", 1), "spec.template.spec.adoptionPolicy must be Refuse"},
 		{"metadata of a template", set("new", "Refuse", 8), "annotations of spec.template must have at most 4096 bytes"},
 		{"url of an object that is there", connection("old", other), "spec.url must be one of: " + allowed},
+		{"a Grafana, whose URL is not seen", referencing("new", "grafana"), "spec.url must be one of: " + allowed},
+		{"another Grafana of an object that is there", referencing("old-ref", "new"), "spec.url must be one of: " + allowed},
 		{"Adopt of an object that is there", value("fresh", "Adopt", "short"), "spec.adoptionPolicy must be Refuse"},
 		{"metadata of an object that is there", value("fresh", "Refuse", long), "at most 4096 bytes"},
 	}
@@ -98,6 +106,7 @@ func TestAdmissionPolicies(t *testing.T) {
 		{set("new", "Refuse", 1), []string{"create", "-f", "-"}},
 		{"", []string{"patch", "gsvset", "old", "-n", "team-a", "--type=merge", "-p", `{"spec":{"suspend":true}}`}},
 		{"", []string{"patch", "gconn", "old", "-n", "team-a", "--type=merge", "-p", `{"spec":{"resyncPeriod":"1h"}}`}},
+		{"", []string{"patch", "gconn", "old-ref", "-n", "team-a", "--type=merge", "-p", `{"spec":{"resyncPeriod":"1h"}}`}},
 		{"", []string{"patch", "gsv", "old", "-n", "team-a", "--type=merge", "-p", `{"spec":{"suspend":true}}`}},
 		{"", []string{"annotate", "gsv", "fresh", "-n", "team-a", "note=" + long, "--overwrite", "--as=" + manager}},
 		{"", []string{"delete", "gsv,gconn", "old", "-n", "team-a"}},

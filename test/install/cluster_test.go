@@ -187,11 +187,11 @@ func (c *cluster) connect() *v1alpha1.GrafanaConnection {
 	c.secret("grafana", "token", token)
 	conn := &v1alpha1.GrafanaConnection{
 		ObjectMeta: metav1.ObjectMeta{Namespace: team, Name: "prod"},
-		Spec: v1alpha1.ConnectionSpec{
+		Spec: v1alpha1.GrafanaConnectionSpec{ConnectionSpec: v1alpha1.ConnectionSpec{
 			URL: c.grafanaURL, Namespace: grafanaNS,
 			RequestTimeout: "5s", // after a start, a deletion waits for as long
 			Credentials:    v1alpha1.Credentials{TokenSecretRef: v1alpha1.SecretKeyReference{Name: "grafana", Key: "token"}},
-		},
+		}},
 	}
 	c.create(conn)
 	return conn

@@ -18,7 +18,7 @@ var _ = Describe("A connection", func() {
 		func(ctx SpecContext, options []grafanatest.Option, prepare func(*world, *v1alpha1.ConnectionSpec), reason, part string) {
 			w := newWorld(ctx, options...)
 			conn := w.connection(connectionRef)
-			prepare(w, &conn.Spec)
+			prepare(w, conn.GetSpec())
 			w.create(conn)
 			conn = w.eventuallyConnection(connectionRef, reason)
 			Expect(message(conn.Status.Conditions)).To(ContainSubstring(part))

@@ -77,7 +77,7 @@ var _ = Describe("Another Grafana", func() {
 		w = newWorld(ctx)
 		w.secret("live", map[string]string{"token": token})
 		conn := w.connection(connectionRef)
-		conn.Spec = w.connectionSpec("live")
+		conn.Spec.ConnectionSpec = w.connectionSpec("live")
 		conn.Spec.URL, conn.Spec.Namespace, conn.Spec.APIVersion = cfg.URL, cfg.Namespace, cfg.APIVersion
 		w.create(conn)
 		w.eventuallyConnection(connectionRef, v1alpha1.ReasonConnected)

@@ -29,6 +29,11 @@ var _ = Describe("A manager with --watch-namespaces", func() {
 		newPlane(ctx)
 		w, other := newWorld(ctx), newWorld(ctx)
 		config := limitedUser(w, user, w.namespace, markerNamespace)
+		installGrafanas(ctx)
+		for _, namespace := range []string{w.namespace, markerNamespace} {
+			w.grantAs("grafanas", user, namespace, grafanaRules)
+			eventuallyMayReadGrafanas(ctx, user, namespace)
+		}
 		mark := plane.Mark()
 		stopManager = runManager(config, func(o *operator.Options) { o.WatchNamespaces = []string{w.namespace, markerNamespace} })
 
@@ -42,6 +47,15 @@ var _ = Describe("A manager with --watch-namespaces", func() {
 		edit(w, sv, func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "new-name" })
 		w.eventuallySynced(sv)
 		Expect(w.grafana.Values(grafanaNS)).To(HaveLen(1))
+
+		By("a Grafana of grafana-operator")
+		w.externalGrafana(external{"url": w.url, "apiKey": key("grafana", "token")})
+		referencing := w.referencing("grafana")
+		referencing.Name = "referencing"
+		w.create(referencing)
+		w.eventuallySays(referencing, v1alpha1.ReasonConnected)
+		w.delete(referencing)
+		w.eventuallyNone(referencing)
 
 		By("a shared connection")
 		shared := w.shared()
@@ -219,10 +233,16 @@ func limitedUser(w *world, name string, namespaces ...string) *rest.Config {
 
 func (w *world) grant(user, namespace string, rules []rbacv1.PolicyRule) {
 	GinkgoHelper()
-	w.create(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: user}, Rules: rules})
+	w.grantAs(user, user, namespace, rules)
+}
+
+// grantAs gives a user the rights of a role of that name.
+func (w *world) grantAs(role, user, namespace string, rules []rbacv1.PolicyRule) {
+	GinkgoHelper()
+	w.create(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: role}, Rules: rules})
 	w.create(&rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: user},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: user},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: role},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role},
 		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}},
 	})
 }

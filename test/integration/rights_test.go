@@ -38,11 +38,13 @@ var idle = map[string]string{
 	"list grafanaconnections.grafana.securevalues.io":        byList,
 	"list clustergrafanaconnections.grafana.securevalues.io": byList,
 	"patch events in its own namespace":                      bySeries,
+	"get grafanas.grafana.integreatly.org":                   byUse,
 }
 
 const (
 	byList   = "where the API server does not begin a watch with what is there"
 	bySeries = "where an event is repeated again and again"
+	byUse    = "with list and watch, as a role for reading has it"
 )
 
 // renderedRights returns the ServiceAccount of the manager, all roles and all bindings, and the Secret that it fills, as config/default

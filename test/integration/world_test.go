@@ -73,7 +73,7 @@ func newConnectedWorld(ctx context.Context, options ...grafanatest.Option) *worl
 func (w *world) connection(name string) *v1alpha1.GrafanaConnection {
 	return &v1alpha1.GrafanaConnection{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name},
-		Spec:       w.connectionSpec("grafana"),
+		Spec:       v1alpha1.GrafanaConnectionSpec{ConnectionSpec: w.connectionSpec("grafana")},
 	}
 }
 
@@ -353,6 +353,7 @@ var knownReasons = []string{
 	v1alpha1.ReasonUnreachable, v1alpha1.ReasonInvalidResponse, v1alpha1.ReasonRateLimited, v1alpha1.ReasonLabelsNotKept,
 	v1alpha1.ReasonValuesMissing, v1alpha1.ReasonInUse, v1alpha1.ReasonKubernetesRefused, v1alpha1.ReasonReleased,
 	v1alpha1.ReasonAdoptionNotAllowed, v1alpha1.ReasonSourceNotAllowed, v1alpha1.ReasonSourceFlapping,
-	v1alpha1.ReasonTemplateInvalid, v1alpha1.ReasonTransformFailed, v1alpha1.ReasonProgressing, v1alpha1.ReasonNothingSelected,
+	v1alpha1.ReasonTemplateInvalid, v1alpha1.ReasonTransformFailed, v1alpha1.ReasonGrafanaNotFound, v1alpha1.ReasonGrafanaNotSupported,
+	v1alpha1.ReasonProgressing, v1alpha1.ReasonNothingSelected,
 	v1alpha1.ReasonSecureValuesNotReady, v1alpha1.ReasonNameCollision, v1alpha1.ReasonChildConflict, v1alpha1.ReasonTooManySecureValues,
 }

@@ -324,4 +324,14 @@ volumeMounts:
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if and .root.Values.rbac.grafanaRef (eq .kind "ClusterRole") }}
+- apiGroups:
+  - grafana.integreatly.org
+  resources:
+  - grafanas
+  verbs:
+  - get
+  - list
+  - watch
+{{- end }}
 {{- end }}

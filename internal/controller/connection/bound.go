@@ -69,7 +69,7 @@ func (r *Registry) serves(conn v1alpha1.Connection) bool {
 
 // refuse makes the condition of a connection that is not among the oldest what objects see.
 func (r *Registry) refuse(conn v1alpha1.Connection, epoch int) checked {
-	return r.publish(conn, epoch, attempt{config: configOf(conn, ""), err: status.Errorf(status.Elsewhere, v1alpha1.ReasonConnectionNotAllowed,
+	return r.publish(conn, epoch, attempt{config: configOf(conn, nil, ""), err: status.Errorf(status.Elsewhere, v1alpha1.ReasonConnectionNotAllowed,
 		"Namespace %q has more than %d GrafanaConnections, and the operator serves the oldest ones (--max-connections-per-namespace). No call is made through this one. Delete one that is not needed, or ask for a higher limit.",
 		conn.GetNamespace(), r.MaxPerNamespace)})
 }

@@ -25,6 +25,7 @@ const (
 // checked is what is known of a connection after a check.
 type checked struct {
 	condition  status.Condition
+	url        string      // of the endpoint
 	known      bool        // false: it was never checked, and waits for its turn
 	fresh      bool        // this reconcile checked it
 	first      bool        // and it was the first check of this process
@@ -35,12 +36,16 @@ type checked struct {
 // what is known then. An error is one of the Kubernetes API.
 func (r *Reconciler) check(ctx context.Context, conn v1alpha1.Connection) (checked, error) {
 	id := IDFor(conn)
-	versions, complete := r.cachedVersions(ctx, conn)
+	to, unresolved := r.resolve(ctx, conn)
+	if unresolved != nil && status.Of(unresolved) == nil {
+		return checked{}, unresolved
+	}
+	versions, complete := r.cachedVersions(ctx, conn, to)
 	var known checked
 	turn, epoch := false, 0
 	r.registry.with(id, func(e *entry) {
-		known, epoch = checked{condition: e.condition, known: e.checked}, e.epoch
-		now := configOf(conn, versions)
+		known, epoch = e.known(), e.epoch
+		now := configOf(conn, to, versions)
 		if complete && (e.config.secrets != now.secrets || e.config.server != now.server) {
 			e.limiter.Pause(time.Time{}) // what asked to wait was another Grafana, or another token
 		}
@@ -49,7 +54,7 @@ func (r *Reconciler) check(ctx context.Context, conn v1alpha1.Connection) (check
 	if !turn { // it is not due, or the connection is woken when its turn comes
 		return known, nil
 	}
-	switch a, err := r.attempt(ctx, conn); {
+	switch a, err := r.attempt(ctx, conn, to, unresolved); {
 	case errors.Is(err, ErrQueued):
 		return known, nil
 	case ctx.Err() != nil: // the process ends: the check has no result
@@ -61,28 +66,47 @@ func (r *Reconciler) check(ctx context.Context, conn v1alpha1.Connection) (check
 	}
 }
 
+// known returns what the last check found.
+func (e *entry) known() checked {
+	known := checked{condition: e.condition, known: e.checked}
+	if e.endpoint != nil {
+		known.url = e.endpoint.url
+	}
+	return known
+}
+
 // attempt is one check.
 type attempt struct {
 	config     config
+	endpoint   *endpoint
 	client     *grafana.Client
 	cred       credentials
 	comparison *comparison
 	err        error // what is wrong with the connection
 }
 
-// unreadable are the reasons of credentials that cannot be read now, and may be as they were.
-var unreadable = []string{v1alpha1.ReasonCredentialsNotFound, v1alpha1.ReasonKubernetesRefused}
+// unreadable are the reasons of credentials, or of a Grafana, that cannot be read now, and may be as they were.
+var unreadable = []string{v1alpha1.ReasonCredentialsNotFound, v1alpha1.ReasonKubernetesRefused, v1alpha1.ReasonGrafanaNotFound}
 
-// attempt makes a client and lists the secure values. Where the credentials are gone, the client is made from their last good content,
-// for releases. The error says nothing of the connection.
-func (r *Reconciler) attempt(ctx context.Context, conn v1alpha1.Connection) (attempt, error) {
-	cred, err := r.credentials(ctx, conn)
+// attempt makes a client and lists the secure values. Where the credentials are gone, or the Grafana that the connection references, the
+// client is made from their last good content, for releases. The error says nothing of the connection.
+func (r *Reconciler) attempt(ctx context.Context, conn v1alpha1.Connection, to *endpoint, unresolved error) (attempt, error) {
+	var cred credentials
+	err := unresolved
+	if err == nil {
+		cred, err = r.credentials(ctx, conn, to)
+	}
 	if err != nil && status.Of(err) == nil {
 		return attempt{}, err
 	}
-	id, a := IDFor(conn), attempt{config: configOf(conn, cred.versions), cred: cred, err: err}
-	var lastGood *credentials
+	id := IDFor(conn)
+	var a attempt
+	var lastGood *good
 	r.registry.with(id, func(e *entry) {
+		if to == nil && e.lastGood.isOf(conn) {
+			to = e.lastGood.endpoint
+		}
+		a = attempt{config: configOf(conn, to, cred.versions), endpoint: to, cred: cred, err: err}
 		if e.config == a.config {
 			a.client = e.client
 		}
@@ -92,9 +116,9 @@ func (r *Reconciler) attempt(ctx context.Context, conn v1alpha1.Connection) (att
 	case err != nil && (lastGood == nil || !slices.Contains(unreadable, status.Of(err).Reason)):
 		a.client = nil
 	case err != nil && a.client == nil:
-		a.client, _ = r.connect(conn, *lastGood) // without a client nothing is released
+		a.client, _ = r.connect(conn, to, lastGood.credentials) // without a client nothing is released
 	case a.client == nil:
-		a.client, a.err = r.connect(conn, cred)
+		a.client, a.err = r.connect(conn, to, cred)
 	}
 	if a.err != nil {
 		return a, nil //nolint:nilerr // it is what the attempt found
@@ -112,26 +136,26 @@ func (r *Reconciler) attempt(ctx context.Context, conn v1alpha1.Connection) (att
 		return a, nil //nolint:nilerr // it is what the attempt found
 	}
 	a.comparison = c
-	missing, err := c.valuesMissing(conn)
+	missing, err := c.valuesMissing(conn, a.config.server)
 	if missing {
 		a.err = errValuesMissing
 	}
 	return a, err
 }
 
-// connect makes the client that spec and credentials ask for, if the installation allows it. No call is made.
-func (r *Reconciler) connect(conn v1alpha1.Connection, cred credentials) (*grafana.Client, error) {
+// connect makes the client that spec, endpoint and credentials ask for, if the installation allows it. No call is made.
+func (r *Reconciler) connect(conn v1alpha1.Connection, to *endpoint, cred credentials) (*grafana.Client, error) {
 	spec := conn.GetSpec()
-	if err := r.Policy.check(spec); err != nil {
+	if err := r.Policy.check(to); err != nil {
 		return nil, err
 	}
 	id := IDFor(conn)
 	cfg := grafana.Config{
-		URL:           spec.URL,
+		URL:           to.url,
 		Namespace:     spec.Namespace,
 		APIVersion:    spec.APIVersion,
 		Token:         cred.token,
-		AllowLoopback: r.Policy.allowsLoopback(spec.URL),
+		AllowLoopback: r.Policy.allowsLoopback(to.url),
 		CAData:        cred.ca,
 		ClientCert:    cred.cert,
 		ClientKey:     cred.key,
@@ -141,12 +165,12 @@ func (r *Reconciler) connect(conn v1alpha1.Connection, cred credentials) (*grafa
 			metrics.Request(id, operation, code, took)
 		},
 	}
-	if spec.TLS != nil {
-		cfg.ServerName, cfg.InsecureSkipVerify = spec.TLS.ServerName, spec.TLS.InsecureSkipVerify
+	if to.tls != nil {
+		cfg.ServerName, cfg.InsecureSkipVerify = to.tls.ServerName, to.tls.InsecureSkipVerify
 	}
 	c, err := grafana.New(cfg)
 	if err != nil {
-		return nil, unusableSpec(spec, err)
+		return nil, unusableSpec(to, err)
 	}
 	return c, nil
 }
@@ -156,38 +180,40 @@ func (e *entry) isDue(now config) bool {
 	return !e.checked || e.config != now || e.condition.Class == status.Time || !e.nextCheck.IsZero() && !time.Now().Before(e.nextCheck)
 }
 
-// lastGoodFor returns the credentials with which the last LIST succeeded, if that was the same connection at the same address, with the
-// same references and TLS settings. Nil is that there are none.
-func (e *entry) lastGoodFor(c config) *credentials {
-	good := e.lastGoodConfig
-	if e.lastGood.token.Empty() || good.uid != c.uid || good.server != c.server || good.access != c.access {
+// isOf reports whether it is known, and of the Grafana that a connection references.
+func (g good) isOf(conn v1alpha1.Connection) bool {
+	ref := grafanaRef(conn)
+	return ref != nil && g.endpoint != nil && g.endpoint.grafana == ref.Name && g.config.uid == conn.GetUID()
+}
+
+// lastGoodFor returns with what the last LIST succeeded, if that was the same connection at the same address, with the same references and
+// TLS settings. Nil is that there is none.
+func (e *entry) lastGoodFor(c config) *good {
+	last := e.lastGood
+	if last.token.Empty() || last.config.uid != c.uid || last.config.server != c.server || last.config.access != c.access {
 		return nil
 	}
-	lastGood := e.lastGood
-	return &lastGood
+	return &last
 }
 
 // publish makes the result of a check that began in that epoch what objects use. A call of an object that overruled it meanwhile stands.
 func (r *Registry) publish(conn v1alpha1.Connection, epoch int, a attempt) checked {
-	condition := checkCondition(a.config.server, a.err)
+	condition := a.endpoint.condition(a.err)
 	if condition.Reason == v1alpha1.ReasonKubernetesRefused {
 		condition.Class = status.Watch // to objects it is as if credentials were missing, and no outage of Grafana
-	}
-	if condition.Class == status.None {
-		condition.Message += warning(conn.GetSpec())
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.entry(IDFor(conn))
 	if e.epoch != epoch && e.config == a.config {
-		return checked{condition: e.condition, known: e.checked}
+		return e.known()
 	}
 	e.exchange(a.client)
 	switch condition.Reason {
 	case v1alpha1.ReasonConnected:
-		e.lastGood, e.lastGoodConfig = a.cred, a.config
+		e.lastGood = good{a.cred, a.config, a.endpoint}
 	case v1alpha1.ReasonUnauthorized, v1alpha1.ReasonCredentialsInvalid:
-		e.lastGood = credentials{}
+		e.lastGood = good{}
 	}
 	perSecond, inFlight := conn.GetSpec().Limits()
 	e.limiter.Limit(inFlight, perSecond)
@@ -195,7 +221,7 @@ func (r *Registry) publish(conn v1alpha1.Connection, epoch int, a attempt) check
 		e.limiter.Pause(time.Now().Add(wait))
 	}
 	first := e.lastCheck.IsZero()
-	e.config, e.lastCheck = a.config, time.Now()
+	e.config, e.endpoint, e.lastCheck = a.config, a.endpoint, time.Now()
 	e.become(condition)
 	if a.comparison != nil {
 		e.orphaned = a.comparison.orphaned
@@ -204,7 +230,9 @@ func (r *Registry) publish(conn v1alpha1.Connection, epoch int, a attempt) check
 	if wait := untilCheck(condition, e.checks, conn.GetSpec().ResyncInterval()); wait > 0 {
 		e.nextCheck = e.lastCheck.Add(time.Duration(float64(wait) * (1 + checkJitter*rand.Float64())))
 	}
-	return checked{condition: condition, known: true, fresh: true, first: first, comparison: a.comparison}
+	found := e.known()
+	found.fresh, found.first, found.comparison = true, first, a.comparison
+	return found
 }
 
 // untilCheck says when a connection is checked again that was found so for so many checks in a row; zero is when something changes, or,
@@ -214,7 +242,7 @@ func untilCheck(c status.Condition, checks int, resync time.Duration) time.Durat
 	switch {
 	case c.Reason == v1alpha1.ReasonUnauthorized:
 		return min(again, max(resync, lastRecheck))
-	case c.Reason == v1alpha1.ReasonKubernetesRefused:
+	case c.Reason == v1alpha1.ReasonKubernetesRefused, c.Reason == v1alpha1.ReasonGrafanaNotFound: // its kind is not watched before it is there
 		return time.Second << min(checks-1, 5)
 	case c.Class == status.Time, c.Class == status.Watch, c.Class == status.Here:
 		return 0
@@ -235,8 +263,8 @@ func (e *entry) untilNext() time.Duration {
 	return max(time.Until(e.nextCheck), time.Millisecond)
 }
 
-// moved reports whether spec.url of a connection names another Grafana than the one that status names.
-func moved(conn v1alpha1.Connection) bool {
+// moved reports whether a connection is at another server than the one that status names.
+func moved(conn v1alpha1.Connection, server string) bool {
 	st := conn.GetStatus()
-	return st.URL != "" && ServerOf(st.URL) != ServerOf(conn.GetSpec().URL)
+	return st.URL != "" && ServerOf(st.URL) != server
 }

@@ -1,8 +1,11 @@
 package connection
 
 import (
+	"bytes"
 	"context"
+	"slices"
 	"strings"
+	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -12,11 +15,13 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafanaoperator"
 )
 
 // credentials is what the Secrets of a connection hold.
 type credentials struct {
 	token    grafana.Token
+	user     grafana.Value // of token, where that is a user and a password
 	ca       []byte
 	cert     []byte
 	key      []byte // of cert
@@ -29,35 +34,50 @@ const (
 	maxCertificateBytes = 64 << 10 // certificate and key together
 )
 
-// secretRef is a Secret that a connection names, the keys of it that are read, how long they may be, and where their content goes.
-type secretRef struct {
-	name     string
-	keys     []string
-	maxBytes int
-	put      func(*credentials, [][]byte)
+// tokenIn is a key with the token of a service account.
+func tokenIn(ref v1alpha1.SecretKeyReference) secretRef {
+	return secretRef{name: ref.Name, keys: []string{ref.Key}, maxBytes: maxTokenBytes, put: func(c *credentials, content [][]byte) error {
+		c.token = grafana.NewToken(content[0])
+		switch {
+		case c.token.Empty():
+			return credentialsInvalid("Key %q of Secret %q is empty. Put a service account token of Grafana there.", ref.Key, ref.Name)
+		case !c.token.IsPrintable():
+			return credentialsInvalid("Key %q of Secret %q contains characters that are not allowed in a token, for example a line break. Put the token alone there.",
+				ref.Key, ref.Name)
+		case c.token.IsCloudAccessPolicy():
+			return credentialsInvalid("Key %q of Secret %q holds a Grafana Cloud access policy token (glc_...), which this API does not take. Put a service account token (glsa_...) of the stack there.", ref.Key, ref.Name)
+		}
+		return nil
+	}}
 }
 
-// secretRefs returns the Secrets that a connection names: its token, then its CA and its client certificate, if any.
-func secretRefs(spec *v1alpha1.ConnectionSpec) []secretRef {
-	token := spec.Credentials.TokenSecretRef
-	refs := []secretRef{{token.Name, []string{token.Key}, maxTokenBytes, func(c *credentials, content [][]byte) { c.token = grafana.NewToken(content[0]) }}}
-	if spec.TLS == nil {
-		return refs
-	}
-	if ca := spec.TLS.CASecretRef; ca != nil {
-		refs = append(refs, secretRef{ca.Name, []string{ca.Key}, maxCertificateBytes, func(c *credentials, content [][]byte) { c.ca = given(content[0]) }})
-	}
-	if client := spec.TLS.ClientCertSecretRef; client != nil {
-		keys := []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey}
-		refs = append(refs, secretRef{client.Name, keys, maxCertificateBytes, func(c *credentials, content [][]byte) {
-			c.cert, c.key = given(content[0]), given(content[1])
-		}})
-	}
-	return refs
+// userIn is a key with the name of a user, and passwordIn the one with its password, which must come after it. Both are taken as they are,
+// as grafana-operator takes them.
+func userIn(ref grafanaoperator.SecretKey) secretRef {
+	return secretRef{name: ref.Name, keys: []string{ref.Key}, maxBytes: maxTokenBytes, put: func(c *credentials, content [][]byte) error {
+		if c.user = grafana.NewValue(given(content[0])); bytes.ContainsRune(content[0], ':') {
+			return credentialsInvalid("Key %q of Secret %q holds a colon, which no user of Grafana has in basic authentication. Put the name of the user alone there.", ref.Key, ref.Name)
+		}
+		return checkLogin(ref, content[0], "name of the user")
+	}}
 }
 
-// given returns content that is there, if it is empty too: nothing would mean that none is asked for.
-func given(content []byte) []byte { return append([]byte{}, content...) }
+func passwordIn(ref grafanaoperator.SecretKey) secretRef {
+	return secretRef{name: ref.Name, keys: []string{ref.Key}, maxBytes: maxTokenBytes, put: func(c *credentials, content [][]byte) error {
+		c.token = grafana.NewBasicAuth(c.user.Bytes(), content[0])
+		return checkLogin(ref, content[0], "password")
+	}}
+}
+
+func checkLogin(ref grafanaoperator.SecretKey, content []byte, what string) error {
+	switch {
+	case len(content) == 0:
+		return credentialsInvalid("Key %q of Secret %q is empty. Put the %s there.", ref.Key, ref.Name, what)
+	case bytes.ContainsFunc(content, unicode.IsControl):
+		return credentialsInvalid("Key %q of Secret %q contains a control character, for example a line break. Put the %s alone there.", ref.Key, ref.Name, what)
+	}
+	return nil
+}
 
 // secretNamespace returns where the Secrets of a connection live: beside it, or in the operator's namespace.
 func (r *Reconciler) secretNamespace(conn v1alpha1.Connection) string {
@@ -69,9 +89,12 @@ func (r *Reconciler) secretNamespace(conn v1alpha1.Connection) string {
 
 // cachedVersions returns the versions of the connection's Secrets as the metadata cache shows them, and whether it shows
 // them all.
-func (r *Reconciler) cachedVersions(ctx context.Context, conn v1alpha1.Connection) (string, bool) {
+func (r *Reconciler) cachedVersions(ctx context.Context, conn v1alpha1.Connection, to *endpoint) (string, bool) {
+	if to == nil {
+		return "", false
+	}
 	var versions []string
-	for _, ref := range secretRefs(conn.GetSpec()) {
+	for _, ref := range to.secrets {
 		meta := &metav1.PartialObjectMetadata{}
 		meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
 		key := client.ObjectKey{Namespace: r.secretNamespace(conn), Name: ref.name}
@@ -84,13 +107,14 @@ func (r *Reconciler) cachedVersions(ctx context.Context, conn v1alpha1.Connectio
 }
 
 // credentials reads the Secrets of the connection, live.
-func (r *Reconciler) credentials(ctx context.Context, conn v1alpha1.Connection) (credentials, error) {
+func (r *Reconciler) credentials(ctx context.Context, conn v1alpha1.Connection, to *endpoint) (credentials, error) {
 	var (
 		versions []string
 		result   credentials
+		invalid  error
 	)
 	namespace := r.secretNamespace(conn)
-	for _, ref := range secretRefs(conn.GetSpec()) {
+	for _, ref := range to.secrets {
 		if what := Foreign(ref.name, ""); what != "" && namespace == r.OperatorNamespace {
 			return result, noCredentials(ref.name, what)
 		}
@@ -108,6 +132,9 @@ func (r *Reconciler) credentials(ctx context.Context, conn v1alpha1.Connection) 
 		if what := Foreign(ref.name, secret.Type); what != "" && (namespace == r.OperatorNamespace || secret.Type == fingerprint.SecretType) {
 			return result, noCredentials(ref.name, what)
 		}
+		if ref.optional && !slices.ContainsFunc(ref.keys, func(key string) bool { return secret.Data[key] != nil }) {
+			continue
+		}
 		var contents [][]byte
 		size := 0
 		for _, key := range ref.keys {
@@ -123,19 +150,11 @@ func (r *Reconciler) credentials(ctx context.Context, conn v1alpha1.Connection) 
 			return result, credentialsInvalid("Secret %q has %d bytes in %s, and the operator reads at most %d. Put shorter content there.",
 				ref.name, size, strings.Join(ref.keys, " and "), ref.maxBytes)
 		}
-		ref.put(&result, contents)
+		if err := ref.put(&result, contents); invalid == nil {
+			invalid = err
+		}
 	}
-	ref := conn.GetSpec().Credentials.TokenSecretRef
-	switch {
-	case result.token.Empty():
-		return result, credentialsInvalid("Key %q of Secret %q is empty. Put a service account token of Grafana there.", ref.Key, ref.Name)
-	case !result.token.IsPrintable():
-		return result, credentialsInvalid("Key %q of Secret %q contains characters that are not allowed in a token, for example a line break. Put the token alone there.",
-			ref.Key, ref.Name)
-	case result.token.IsCloudAccessPolicy():
-		return result, credentialsInvalid("Key %q of Secret %q holds a Grafana Cloud access policy token (glc_...), which this API does not take. Put a service account token (glsa_...) of the stack there.", ref.Key, ref.Name)
-	}
-	return result, nil
+	return result, invalid
 }
 
 // helmReleasePrefix is how the names of the Secrets begin in which Helm keeps its releases, with all values that they were given.

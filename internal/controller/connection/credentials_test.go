@@ -38,7 +38,7 @@ func TestCredentialsAreBounded(t *testing.T) {
 			}
 			r := withObjects(t, secret("grafana", map[string]int{"token": row.token}), secret("ca", map[string]int{"ca.crt": row.ca}),
 				secret("client", map[string]int{corev1.TLSCertKey: row.cert, corev1.TLSPrivateKeyKey: row.key}))
-			_, err := r.credentials(t.Context(), conn)
+			_, err := r.credentials(t.Context(), conn, endpointOfSpec(conn.GetSpec()))
 			if row.refused == "" {
 				if err != nil {
 					t.Errorf("credentials: %v", err)

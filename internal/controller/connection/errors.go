@@ -26,19 +26,29 @@ func invalidSpec(err error) error {
 	return status.Errorf(status.Here, v1alpha1.ReasonInvalidSpec, "The spec cannot be used: %s.", err)
 }
 
+func grafanaNotFound(format string, args ...any) error {
+	return status.Errorf(status.Watch, v1alpha1.ReasonGrafanaNotFound, format, args...)
+}
+
+func grafanaNotSupported(name, why string) error {
+	return status.Errorf(status.Here, v1alpha1.ReasonGrafanaNotSupported, "Grafana %q, which spec.grafanaRef names, %s. Change that, or name the Grafana by spec.url and spec.credentials.", name, why)
+}
+
 func noCredentials(name, what string) error {
 	return credentialsInvalid("Secret %q is %s and holds no credentials of Grafana. Name another one.", name, what)
 }
 
 // unusableSpec says why no client can be made of the spec and what the Secrets hold.
-func unusableSpec(spec *v1alpha1.ConnectionSpec, err error) error {
+func unusableSpec(to *endpoint, err error) error {
 	switch {
 	case errors.Is(err, grafana.ErrCA):
-		return status.Errorf(status.Here, v1alpha1.ReasonTLSError, "Key %q of Secret %q (spec.tls.caSecretRef) holds no certificate in PEM. Put one there.", spec.TLS.CASecretRef.Key, spec.TLS.CASecretRef.Name)
+		return status.Errorf(status.Here, v1alpha1.ReasonTLSError, "Key %q of Secret %q (spec.tls.caSecretRef) holds no certificate in PEM. Put one there.", to.tls.CASecretRef.Key, to.tls.CASecretRef.Name)
 	case errors.Is(err, grafana.ErrClientCert):
-		return status.Errorf(status.Here, v1alpha1.ReasonTLSError, "tls.crt and tls.key of Secret %q (spec.tls.clientCertSecretRef) are not a certificate and its key in PEM. Put them there.", spec.TLS.ClientCertSecretRef.Name)
+		return status.Errorf(status.Here, v1alpha1.ReasonTLSError, "tls.crt and tls.key of Secret %q (spec.tls.clientCertSecretRef) are not a certificate and its key in PEM. Put them there.", to.tls.ClientCertSecretRef.Name)
 	case errors.Is(err, grafana.ErrAddress), errors.Is(err, grafana.ErrClearProxy):
 		return err
+	case to.grafana != "": // err does not repeat the URL
+		return status.Errorf(status.Here, v1alpha1.ReasonInvalidSpec, "spec.external.url of Grafana %q, which spec.grafanaRef names, cannot be used with spec.namespace: %s. Change it, or name the Grafana by spec.url.", to.grafana, err)
 	default:
 		return invalidSpec(err)
 	}

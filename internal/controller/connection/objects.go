@@ -138,10 +138,10 @@ func (c *comparison) isIntact(sv *v1alpha1.GrafanaSecureValue, found *grafana.Se
 	return want.Intact(found, record, description, sv.Spec.Decrypters)
 }
 
-// valuesMissing reports whether spec.url was changed and none of the recorded values is at the new address. What was released meanwhile
+// valuesMissing reports whether the server has changed and none of the recorded values is at the new address. What was released meanwhile
 // does not count.
-func (c *comparison) valuesMissing(conn v1alpha1.Connection) (bool, error) {
-	if c.present || !moved(conn) {
+func (c *comparison) valuesMissing(conn v1alpha1.Connection, server string) (bool, error) {
+	if c.present || !moved(conn, server) {
 		return false, nil
 	}
 	objects, err := c.r.using(c.ctx, c.id)

@@ -119,7 +119,7 @@ func withObjects(t *testing.T, objects ...client.Object) *Reconciler {
 	for field, keys := range indexes(testCluster) {
 		build = build.WithIndex(&v1alpha1.GrafanaSecureValue{}, field, keys)
 	}
-	api := build.Build()
+	api := build.WithIndex(&v1alpha1.GrafanaConnection{}, grafanaIndex, byGrafana).Build()
 	return &Reconciler{
 		Options: Options{ClusterID: testCluster, Served: Served{Namespaced: true, Cluster: true}}, client: api, live: api,
 		registry: NewRegistry(0), now: func() time.Time { return testTime }, recorder: events.NewFakeRecorder(100),
@@ -129,7 +129,7 @@ func withObjects(t *testing.T, objects ...client.Object) *Reconciler {
 
 func connectionIn(namespace string) *v1alpha1.GrafanaConnection {
 	return &v1alpha1.GrafanaConnection{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "prod"}, Spec: v1alpha1.ConnectionSpec{URL: "https://new.example.com"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "prod"}, Spec: v1alpha1.GrafanaConnectionSpec{ConnectionSpec: v1alpha1.ConnectionSpec{URL: "https://new.example.com"}},
 	}
 }
 
@@ -200,7 +200,7 @@ func TestValuesMissing(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if got, err := c.valuesMissing(conn); err != nil || got != row.want {
+			if got, err := c.valuesMissing(conn, ServerOf(conn.Spec.URL)); err != nil || got != row.want {
 				t.Errorf("valuesMissing = %t, %v, want %t", got, err, row.want)
 			}
 		})

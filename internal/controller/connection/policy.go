@@ -61,17 +61,17 @@ func endOf(address string) (host, port string, err error) {
 }
 
 // check says what the policy has against a connection.
-func (p Policy) check(spec *v1alpha1.ConnectionSpec) error {
+func (p Policy) check(to *endpoint) error {
 	if len(p.AllowedHosts) > 0 {
-		host, port, err := endOf(spec.URL)
+		host, port, err := endOf(to.url)
 		if err != nil {
-			return invalidSpec(err)
+			return unusableSpec(to, err)
 		}
 		if !slices.ContainsFunc(p.AllowedHosts, func(allowed HostPattern) bool { return allowed.matches(host, port) }) {
 			return hostNotAllowed(net.JoinHostPort(host, port))
 		}
 	}
-	if spec.TLS != nil && spec.TLS.InsecureSkipVerify && !p.AllowInsecureTLS {
+	if to.tls != nil && to.tls.InsecureSkipVerify && !p.AllowInsecureTLS {
 		return errInsecure
 	}
 	return nil
@@ -82,14 +82,6 @@ func (p Policy) allowsLoopback(address string) bool {
 	host, port, err := endOf(address)
 	named := func(allowed HostPattern) bool { return allowed.domain == "" && allowed.matches(host, port) }
 	return p.AllowLoopback || err == nil && slices.ContainsFunc(p.AllowedHosts, named)
-}
-
-// warning returns what the message of Ready=True warns of.
-func warning(spec *v1alpha1.ConnectionSpec) string {
-	if spec.TLS != nil && spec.TLS.InsecureSkipVerify && strings.HasPrefix(strings.ToLower(spec.URL), "https:") {
-		return " But its certificate is not checked (spec.tls.insecureSkipVerify): whoever is between can read the token and all values."
-	}
-	return ""
 }
 
 // Served says which kinds of connection an installation serves.

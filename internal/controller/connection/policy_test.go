@@ -55,16 +55,16 @@ func TestAllowedHosts(t *testing.T) {
 		`https://evil.example\.grafana.net`:     false,
 		"http://2130706433":                     false,
 	} {
-		if err := p.check(&v1alpha1.ConnectionSpec{URL: url}); (err == nil) != allowed {
+		if err := p.check(&endpoint{url: url}); (err == nil) != allowed {
 			t.Errorf("%s: %v, want it allowed %t", url, err, allowed)
 		}
 	}
-	err := p.check(&v1alpha1.ConnectionSpec{URL: "https://evil.example"})
+	err := p.check(&endpoint{url: "https://evil.example"})
 	e, ok := errors.AsType[*status.Error](err)
 	if !ok || e.Reason != v1alpha1.ReasonConnectionNotAllowed || e.Class != status.Elsewhere {
 		t.Errorf("error = %v", err)
 	}
-	if err := (Policy{}).check(&v1alpha1.ConnectionSpec{URL: "https://evil.example"}); err != nil {
+	if err := (Policy{}).check(&endpoint{url: "https://evil.example"}); err != nil {
 		t.Errorf("without a list: %v", err)
 	}
 }
@@ -82,16 +82,16 @@ func TestHostPatternsThatAreNone(t *testing.T) {
 }
 
 func TestInsecureTLSNeedsItsFlag(t *testing.T) {
-	spec := &v1alpha1.ConnectionSpec{URL: "https://grafana.example.com", TLS: &v1alpha1.TLSConfig{InsecureSkipVerify: true}}
-	if err := (Policy{}).check(spec); !errors.Is(err, errInsecure) {
+	to := &endpoint{url: "https://grafana.example.com", tls: &v1alpha1.TLSConfig{InsecureSkipVerify: true}}
+	if err := (Policy{}).check(to); !errors.Is(err, errInsecure) {
 		t.Errorf("without the flag: %v", err)
 	}
-	if err := (Policy{AllowInsecureTLS: true}).check(spec); err != nil || warning(spec) == "" {
-		t.Errorf("with the flag: %v, %q", err, warning(spec))
+	if err := (Policy{AllowInsecureTLS: true}).check(to); err != nil || to.warning() == "" {
+		t.Errorf("with the flag: %v, %q", err, to.warning())
 	}
-	spec.TLS.InsecureSkipVerify = false
-	if err := (Policy{}).check(spec); err != nil || warning(spec) != "" {
-		t.Errorf("where it is false: %v, %q", err, warning(spec))
+	to.tls.InsecureSkipVerify = false
+	if err := (Policy{}).check(to); err != nil || to.warning() != "" {
+		t.Errorf("where it is false: %v, %q", err, to.warning())
 	}
 }
 

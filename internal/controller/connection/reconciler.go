@@ -45,6 +45,7 @@ type Reconciler struct {
 	client    client.Client // reads from the cache
 	live      client.Reader // reads Secrets, and what must be certain
 	registry  *Registry
+	grafanas  *grafanas
 	recorder  events.EventRecorder
 	kind      v1alpha1.ConnectionKind
 	newObject func() v1alpha1.Connection
@@ -90,7 +91,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	switch err := r.addFinalizer(ctx, conn); {
 	case status.Of(err) != nil:
-		return r.report(ctx, conn, r.registry.publish(conn, epoch, attempt{config: configOf(conn, ""), err: err}))
+		return r.report(ctx, conn, r.registry.publish(conn, epoch, attempt{config: configOf(conn, nil, ""), err: err}))
 	case apierrors.IsConflict(err):
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	case err != nil:
@@ -161,7 +162,7 @@ func (r *Reconciler) report(ctx context.Context, conn v1alpha1.Connection, found
 	old, _ := conn.DeepCopyObject().(v1alpha1.Connection) // a copy has the type of its original
 	st := conn.GetStatus()
 	if found.condition.Class == status.None && found.known {
-		st.URL = conn.GetSpec().URL
+		st.URL = found.url
 	}
 	if deleting && found.condition.Reason != v1alpha1.ReasonKubernetesRefused {
 		found.condition = inUse(id)
@@ -288,22 +289,16 @@ func indexes(clusterID string) map[string]client.IndexerFunc {
 }
 
 func (r *Reconciler) setup(ctx context.Context, mgr ctrl.Manager) error {
-	err := mgr.GetFieldIndexer().IndexField(ctx, r.newObject(), secretsIndex, func(o client.Object) []string {
-		conn, _ := o.(v1alpha1.Connection) // the index is of this kind
-		var names []string
-		for _, ref := range secretRefs(conn.GetSpec()) {
-			names = append(names, ref.name)
+	for field, keys := range map[string]client.IndexerFunc{secretsIndex: bySecret, grafanaIndex: byGrafana} {
+		if err := mgr.GetFieldIndexer().IndexField(ctx, r.newObject(), field, keys); err != nil {
+			return err
 		}
-		return names
-	})
-	if err != nil {
-		return err
 	}
 	var predicates []predicate.Predicate
 	if r.kind == v1alpha1.KindGrafanaConnection {
 		predicates = append(predicates, r.registry.noteAges())
 	}
-	return ctrl.NewControllerManagedBy(mgr).
+	c, err := ctrl.NewControllerManagedBy(mgr).
 		For(r.newObject(), builder.WithPredicates(predicates...)).
 		// A new token or CA is used at once.
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.namingSecret)).
@@ -314,29 +309,58 @@ func (r *Reconciler) setup(ctx context.Context, mgr ctrl.Manager) error {
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Second, 5*time.Minute),
 			EnableWarmup:            new(true),
 		}).
-		Complete(r)
+		Build(r)
+	if err == nil {
+		r.grafanas = &grafanas{cache: mgr.GetCache(), live: r.live, watch: r.watchGrafanas(c, mgr.GetCache())}
+	}
+	return err
 }
 
-// namingSecret returns the connections that read a Secret.
+// anySecret is the key of secretsIndex of connections whose Secrets a Grafana names. No Secret has that name.
+const anySecret = ""
+
+func bySecret(o client.Object) []string {
+	conn, _ := o.(v1alpha1.Connection) // the index is of this kind
+	if grafanaRef(conn) != nil {
+		return []string{anySecret}
+	}
+	var names []string
+	for _, ref := range endpointOfSpec(conn.GetSpec()).secrets {
+		names = append(names, ref.name)
+	}
+	return names
+}
+
+func byGrafana(o client.Object) []string {
+	conn, _ := o.(v1alpha1.Connection) // the index is of this kind
+	if ref := grafanaRef(conn); ref != nil {
+		return []string{ref.Name}
+	}
+	return nil
+}
+
+// namingSecret returns the connections that read a Secret, and those of its namespace whose Secrets a Grafana names: it may be among them.
 func (r *Reconciler) namingSecret(ctx context.Context, secret client.Object) []reconcile.Request {
-	opts := []client.ListOption{client.MatchingFields{secretsIndex: secret.GetName()}}
+	var opts []client.ListOption
 	if r.kind == v1alpha1.KindGrafanaConnection {
 		opts = append(opts, client.InNamespace(secret.GetNamespace()))
 	} else if secret.GetNamespace() != r.OperatorNamespace {
 		return nil
 	}
-	list := r.newList()
 	var requests []reconcile.Request
-	err := r.client.List(ctx, list, opts...)
-	if err == nil {
-		err = meta.EachListItem(list, func(o runtime.Object) error {
-			conn, _ := o.(v1alpha1.Connection) // each item of the list
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(conn)})
-			return nil
-		})
-	}
-	if err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Connections of a Secret not found in the cache")
+	for _, name := range []string{secret.GetName(), anySecret} {
+		list := r.newList()
+		err := r.client.List(ctx, list, append(opts, client.MatchingFields{secretsIndex: name})...)
+		if err == nil {
+			err = meta.EachListItem(list, func(o runtime.Object) error {
+				conn, _ := o.(v1alpha1.Connection) // each item of the list
+				requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(conn)})
+				return nil
+			})
+		}
+		if err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "Connections of a Secret not found in the cache")
+		}
 	}
 	return requests
 }

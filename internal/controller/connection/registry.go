@@ -2,7 +2,6 @@ package connection
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/url"
 	"slices"
@@ -75,7 +74,8 @@ type entry struct {
 	id      ownership.Connection
 	limiter *limiter.Limiter
 
-	config    config // what client was made from
+	config    config    // what client was made from
+	endpoint  *endpoint // the same
 	client    *grafana.Client
 	checked   bool
 	condition status.Condition // of the last check, or of the call of an object that overruled it
@@ -88,8 +88,15 @@ type entry struct {
 	written   string // resourceVersion that our own last write got
 	writtenAt time.Time
 
-	lastGood       credentials // with which the last LIST succeeded
-	lastGoodConfig config
+	lastGood good
+}
+
+// good is with what the last LIST succeeded.
+type good struct {
+	credentials
+
+	config   config
+	endpoint *endpoint
 }
 
 // config is what a client is made from: a check of one config says nothing of another.
@@ -101,10 +108,26 @@ type config struct {
 	access     string // which Secrets are read, and how the server is trusted
 }
 
-func configOf(conn v1alpha1.Connection, secrets string) config {
-	spec := conn.GetSpec()
-	access, _ := json.Marshal([]any{spec.Credentials, spec.TLS}) // plain structs, which always can be
-	return config{uid: conn.GetUID(), generation: conn.GetGeneration(), secrets: secrets, server: ServerOf(spec.URL), access: string(access)}
+func configOf(conn v1alpha1.Connection, to *endpoint, secrets string) config {
+	c := config{uid: conn.GetUID(), generation: conn.GetGeneration(), secrets: secrets, server: to.server()}
+	if to != nil {
+		c.access = to.access
+	}
+	return c
+}
+
+// Server returns the server of a connection: of its url, or where the Grafana that it references was when it was checked last. "" is that
+// this is not known.
+func (r *Registry) Server(conn v1alpha1.Connection) (server string) {
+	if grafanaRef(conn) == nil {
+		return ServerOf(conn.GetSpec().URL)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.entries[IDFor(conn)]; e != nil && e.config.uid == conn.GetUID() && e.config.generation == conn.GetGeneration() {
+		return e.config.server
+	}
+	return ""
 }
 
 // ServerOf returns what the URLs of one Grafana have in common: scheme and host in lower case, without default port and final slash.
@@ -240,6 +263,13 @@ func (e *entry) become(condition status.Condition) {
 // content is known, so that a namespace can be deleted in any order.
 func (e *entry) servesReleases() bool {
 	return e.client != nil && slices.Contains(unreadable, e.condition.Reason)
+}
+
+// invalidate ends the use of the connection until it is checked again: it is no longer what was checked.
+func (e *entry) invalidate() {
+	e.checked = false
+	e.epoch++
+	e.limiter.Admits(limiter.Nothing, false)
 }
 
 // overrule replaces the condition of a check that may run now, whose result then does not count.

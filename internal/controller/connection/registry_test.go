@@ -81,7 +81,7 @@ func (q queueOf) Add(req reconcile.Request) {
 // client returns one more client to the Grafana.
 func (l *lab) client() *grafana.Client {
 	l.t.Helper()
-	c, err := l.connect(l.conn, credentials{token: grafana.NewToken([]byte("glsa_token"))})
+	c, err := l.connect(l.conn, endpointOfSpec(l.conn.GetSpec()), credentials{token: grafana.NewToken([]byte("glsa_token"))})
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -95,7 +95,12 @@ func (l *lab) found(client *grafana.Client, secrets string, err error) {
 }
 
 func (l *lab) foundSince(epoch int, client *grafana.Client, secrets string, err error) checked {
-	return l.registry.publish(l.conn, epoch, attempt{config: configOf(l.conn, secrets), client: client, err: err})
+	return l.registry.publish(l.conn, epoch, l.attemptWith(client, secrets, err))
+}
+
+func (l *lab) attemptWith(client *grafana.Client, secrets string, err error) attempt {
+	to := endpointOfSpec(l.conn.GetSpec())
+	return attempt{config: configOf(l.conn, to, secrets), endpoint: to, client: client, err: err}
 }
 
 func (l *lab) epoch() (epoch int) {
@@ -109,7 +114,7 @@ func objectKey(name string) types.NamespacedName {
 
 func (l *lab) acquire(name string, operation limiter.Operation) (*Session, error) {
 	l.registry.Begin(objectKey(name))
-	return l.registry.Acquire(l.conn, ownership.Place{Server: "s", Namespace: "default", Name: name}, objectKey(name), operation)
+	return l.registry.Acquire(l.conn, ownership.Place{Server: ServerOf(l.conn.Spec.URL), Namespace: "default", Name: name}, objectKey(name), operation)
 }
 
 func (l *lab) session(name string, operation limiter.Operation) *Session {
@@ -200,7 +205,7 @@ func TestAnEditedConnectionLendsNothingBeforeItsCheck(t *testing.T) {
 func TestTwoObjectsDoNotWorkAtOneSecureValue(t *testing.T) {
 	l := newLab(t)
 	l.found(l.client(), "1", nil)
-	place := ownership.Place{Server: "s", Namespace: "default", Name: "x"}
+	place := ownership.Place{Server: ServerOf(l.conn.Spec.URL), Namespace: "default", Name: "x"}
 	take := func(name string) (*Session, error) {
 		return l.registry.Acquire(l.conn, place, objectKey(name), limiter.Change)
 	}
@@ -291,11 +296,13 @@ func TestWithoutCredentialsReleasesAreServed(t *testing.T) {
 func TestTheLastGoodCredentialsAreThoseOfTheSameAddress(t *testing.T) {
 	l := newLab(t)
 	good := credentials{token: grafana.NewToken([]byte("glsa_token")), versions: "1"}
-	l.registry.publish(l.conn, 0, attempt{config: configOf(l.conn, "1"), client: l.client(), cred: good})
+	a := l.attemptWith(l.client(), "1", nil)
+	a.cred = good
+	l.registry.publish(l.conn, 0, a)
 	l.live = withObjects(t).live // without the Secret
 	attempt := func() attempt {
 		t.Helper()
-		a, err := l.attempt(t.Context(), l.conn)
+		a, err := l.attempt(t.Context(), l.conn, endpointOfSpec(l.conn.GetSpec()), nil)
 		if err != nil || !status.IsReason(a.err, v1alpha1.ReasonCredentialsNotFound) {
 			t.Fatalf("attempt = %v, %v", a.err, err)
 		}
@@ -409,6 +416,8 @@ func TestUntilCheck(t *testing.T) {
 		"refused for long, resync 1h":  {grafana.ErrUnauthorized, 1000, time.Hour, time.Hour},
 		"token refused, resync is off": {grafana.ErrUnauthorized, 1000, 0, 10 * time.Minute},
 		"no credentials: a watch":      {credentialsNotFound("x"), 1, time.Minute, 0},
+		"no Grafana: its kind":         {grafanaNotFound("x"), 1, 0, time.Second},
+		"no Grafana for long":          {grafanaNotFound("x"), 1000, 0, 32 * time.Second},
 		"bad credentials: a person":    {credentialsInvalid("x"), 1, time.Minute, 0},
 		"action missing":               {grafana.ErrForbidden, 1, time.Hour, time.Minute},
 		"action missing again":         {grafana.ErrForbidden, 3, time.Hour, 4 * time.Minute},
@@ -469,9 +478,10 @@ func TestTheLastGoodCredentialsAreOfTheSameReferences(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn := newLab(t).conn
-			e := &entry{lastGood: credentials{token: grafana.NewToken([]byte("glsa_token"))}, lastGoodConfig: configOf(conn, "1")}
-			row.edit(&conn.Spec)
-			if got := e.lastGoodFor(configOf(conn, "2")) != nil; got != row.want {
+			at := func(secrets string) config { return configOf(conn, endpointOfSpec(conn.GetSpec()), secrets) }
+			e := &entry{lastGood: good{credentials: credentials{token: grafana.NewToken([]byte("glsa_token"))}, config: at("1")}}
+			row.edit(conn.GetSpec())
+			if got := e.lastGoodFor(at("2")) != nil; got != row.want {
 				t.Errorf("they are used: %t, want %t", got, row.want)
 			}
 		})

@@ -39,8 +39,8 @@ func (r *Registry) Acquire(conn v1alpha1.Connection, place ownership.Place, key 
 	if !e.limiter.Admit(key, operation) {
 		return nil, e.unusable(operation)
 	}
-	if e.config.generation != conn.GetGeneration() {
-		return nil, ErrBusy // the caller's cache is behind
+	if e.config.generation != conn.GetGeneration() || e.config.server != place.Server {
+		return nil, ErrBusy // the caller's cache is behind, or the connection was checked at another server since
 	}
 	if waiting, taken := r.locks[place]; taken {
 		if keys := waiting[key.Namespace]; !slices.Contains(keys, key) {
@@ -62,9 +62,7 @@ func (r *Registry) Expect(conn v1alpha1.Connection) {
 // expect makes the entry wait for a check where the connection is a newer one than was checked: what was judged is what is used.
 func (r *Registry) expect(e *entry, conn v1alpha1.Connection) {
 	if e.checked && (e.config.uid != conn.GetUID() || e.config.generation < conn.GetGeneration()) {
-		e.checked = false
-		e.epoch++
-		e.limiter.Admits(limiter.Nothing, false)
+		e.invalidate()
 		r.WakeConnection(e.id)
 	}
 }
@@ -179,11 +177,11 @@ func (s *Session) learn(err error) (queued bool) {
 	switch {
 	case errors.Is(err, grafana.ErrUnauthorized):
 		e.exchange(nil) // not even for deletions
-		e.lastGood = credentials{}
-		e.overrule(checkCondition(e.config.server, err), time.Now().Add(firstRecheck))
+		e.lastGood = good{}
+		e.overrule(e.endpoint.condition(err), time.Now().Add(firstRecheck))
 		r.WakeConnection(e.id)
 	case wait >= longPause:
-		e.overrule(checkCondition(e.config.server, err), time.Time{})
+		e.overrule(e.endpoint.condition(err), time.Time{})
 		r.WakeConnection(e.id)
 	case wait > 0 && errors.Is(err, grafana.ErrRateLimited): // Grafana works, and says when it will serve
 	case isAny(err, outages):

@@ -61,7 +61,7 @@ func (r *Reconciler) desired(ctx context.Context, sv *v1alpha1.GrafanaSecureValu
 	target := ownership.Target{Connection: sv.ConnectionOrDefault(), Namespace: conn.GetSpec().Namespace, Name: sv.SecureValueName()}
 	want := &desired{
 		target:      target,
-		place:       placeOf(conn, target),
+		place:       r.placeOf(conn, target),
 		connection:  conn,
 		labels:      ownership.LabelsOf(r.clusterID, sv, sv.ConnectionOrDefault()),
 		adopt:       sv.Spec.AdoptionPolicy == v1alpha1.AdoptionPolicyAdopt,

@@ -84,13 +84,20 @@ func (r *Reconciler) resolvesTo(
 	if found != nil && ownership.ConnectionOf(t.Connection, sv.Namespace).Label() == found.Labels[ownership.LabelConnection] {
 		return true
 	}
-	return place == placeOf(conn, t)
+	return mayBe(place, r.placeOf(conn, t))
 }
 
 // placeOf returns where a target is through its connection. A target without a namespace of Grafana has that of the connection.
-func placeOf(conn v1alpha1.Connection, t ownership.Target) ownership.Place {
-	spec := conn.GetSpec()
-	return ownership.Place{Server: connection.ServerOf(spec.URL), Namespace: cmp.Or(t.Namespace, spec.Namespace), Name: t.Name}
+func (r *Reconciler) placeOf(conn v1alpha1.Connection, t ownership.Target) ownership.Place {
+	return ownership.Place{Server: r.connections.Server(conn), Namespace: cmp.Or(t.Namespace, conn.GetSpec().Namespace), Name: t.Name}
+}
+
+// mayBe reports whether two places are the same, as far as their servers are known.
+func mayBe(a, b ownership.Place) bool {
+	if a.Server == "" || b.Server == "" {
+		a.Server, b.Server = "", ""
+	}
+	return a == b
 }
 
 // isContended reports whether the wanted place may have a value already: another object of the namespace names it, owns it or has it

@@ -70,7 +70,7 @@ func (r *Reconciler) releaseTarget(
 	if err != nil {
 		return err
 	}
-	place := placeOf(conn, t)
+	place := r.placeOf(conn, t)
 	if wanted != nil && place == wanted.place { // the same value, through another connection
 		rec.release(t, "")
 		return nil
@@ -295,7 +295,7 @@ func (r *Reconciler) uses(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, 
 	if err != nil {
 		return true
 	}
-	place := placeOf(conn, t)
+	place := r.placeOf(conn, t)
 	return r.names(ctx, sv, place, nil) || r.lists(ctx, sv, place, nil)
 }
 

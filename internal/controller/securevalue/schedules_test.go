@@ -451,6 +451,12 @@ func TestAnOwnerCountsUntilItIsProvedGone(t *testing.T) {
 		"its connection does not exist": func(w *world) {
 			w.edit("api-key", func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.ConnectionRef.Name = "typo" })
 		},
+		"the server of its connection is not known": func(w *world) {
+			conn := w.connection("referencing", "default")
+			conn.Spec.URL, conn.Spec.GrafanaRef = "", &v1alpha1.GrafanaReference{Name: "none"}
+			w.create(conn)
+			w.edit("api-key", func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.ConnectionRef.Name = "referencing" })
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {

@@ -235,13 +235,13 @@ func (r *Reconciler) waitingFor(ctx context.Context, name string, changed *v1alp
 	})
 }
 
-// serverOf returns the server of a connection, or "" if the connection cannot be read.
+// serverOf returns the server of a connection, or "" if it is not known.
 func (r *Reconciler) serverOf(ctx context.Context, ref v1alpha1.ConnectionReference, namespace string) string {
 	conn, err := r.getConnection(ctx, ref, namespace)
 	if err != nil {
 		return ""
 	}
-	return connection.ServerOf(conn.GetSpec().URL)
+	return r.connections.Server(conn)
 }
 
 // list returns objects as the cache shows them. They are the cache's own and must not be changed.

@@ -363,10 +363,10 @@ func (w *world) checkProtected(is grafanaWrite) {
 func (w *world) connection(name, grafanaNamespace string) *v1alpha1.GrafanaConnection {
 	return &v1alpha1.GrafanaConnection{
 		ObjectMeta: metav1.ObjectMeta{Namespace: worldNamespace, Name: name},
-		Spec: v1alpha1.ConnectionSpec{
+		Spec: v1alpha1.GrafanaConnectionSpec{ConnectionSpec: v1alpha1.ConnectionSpec{
 			URL: w.url, Namespace: grafanaNamespace, APIVersion: "v1beta1",
 			Credentials: v1alpha1.Credentials{TokenSecretRef: v1alpha1.SecretKeyReference{Name: "grafana", Key: "token"}},
-		},
+		}},
 		Status: v1alpha1.ConnectionStatus{ObservedGeneration: -1},
 	}
 }

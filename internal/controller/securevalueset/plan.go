@@ -71,12 +71,18 @@ func tooMany() error {
 	return refuse(v1alpha1.ReasonTooManySecureValues, "The set selects more than %d keys, each connection counted. Narrow spec.secrets, spec.keys or spec.connectionRefs, or use several sets.", v1alpha1.MaxSecureValues)
 }
 
-// placeOf names a namespace of a Grafana. A connection that is missing is one of its own.
+// placeOf names a namespace of a Grafana. A connection that is missing, or that references a Grafana whose address is not known yet, is one of its
+// own.
 func placeOf(ref v1alpha1.ConnectionReference, conn v1alpha1.Connection) string {
-	if conn == nil {
+	if conn == nil || addressOf(conn) == "" {
 		return string(ref.Kind) + "/" + ref.Name
 	}
-	return connection.ServerOf(conn.GetSpec().URL) + "/" + conn.GetSpec().Namespace
+	return connection.ServerOf(addressOf(conn)) + "/" + conn.GetSpec().Namespace
+}
+
+// addressOf returns the address of a connection as far as it is known.
+func addressOf(conn v1alpha1.Connection) string {
+	return cmp.Or(conn.GetSpec().URL, conn.GetStatus().URL)
 }
 
 // nameFor returns the name in Grafana.

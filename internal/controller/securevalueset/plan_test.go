@@ -34,7 +34,7 @@ func selecting(keys ...selectedKey) *selection {
 		return v1alpha1.ConnectionSpec{URL: url, Namespace: "default"}
 	}
 	s := &selection{keys: map[selectedKey]bool{}, connections: map[v1alpha1.ConnectionReference]v1alpha1.Connection{
-		prod: &v1alpha1.GrafanaConnection{Spec: at("https://prod.example.com")},
+		prod: &v1alpha1.GrafanaConnection{Spec: v1alpha1.GrafanaConnectionSpec{ConnectionSpec: at("https://prod.example.com")}},
 		eu:   &v1alpha1.ClusterGrafanaConnection{Spec: v1alpha1.ClusterGrafanaConnectionSpec{ConnectionSpec: at("https://EU.example.com:443/")}},
 		us:   nil,
 	}}
@@ -69,6 +69,11 @@ func TestWanted(t *testing.T) {
 	}
 	same := selecting(selectedKey{"a", "k", prod}, selectedKey{"a", "k", us})
 	same.connections[us] = same.connections[prod]
+	byRef := selecting(selectedKey{"a", "k", prod}, selectedKey{"a", "k", us})
+	byRef.connections[us] = &v1alpha1.GrafanaConnection{
+		Spec:   v1alpha1.GrafanaConnectionSpec{ConnectionSpec: v1alpha1.ConnectionSpec{Namespace: "default"}},
+		Status: v1alpha1.ConnectionStatus{URL: "https://prod.example.com/"},
+	}
 	replaced := selecting(selectedKey{"old", "k", prod}, selectedKey{"zero", "k", prod})
 	replaced.keys[selectedKey{"old", "k", prod}] = false
 	for name, row := range map[string]struct {
@@ -86,14 +91,15 @@ func TestWanted(t *testing.T) {
 		"1,001":                          {"", selecting(append(many, selectedKey{"b", "k", prod})...), v1alpha1.ReasonTooManySecureValues, []string{"more than 1000 keys"}},
 		"one name of two keys":           {"x", selecting(selectedKey{"a", "k", prod}, selectedKey{"a", "l", prod}), v1alpha1.ReasonNameCollision, []string{`Key "k" of Secret "a"`, `Key "l" of Secret "a"`, `"x"`}},
 		"one Grafana of two connections": {"", same, v1alpha1.ReasonNameCollision, []string{`"prod"`, `"us"`}},
-		"one name, and its old Secret is missing": {"{{ .Secret | trunc 0 }}{{ .Key }}", replaced, "", []string{"k"}},
-		"a name that is none":                     {"{{ .Key }}", selecting(selectedKey{"a", "UPPER", prod}), v1alpha1.ReasonTemplateInvalid, []string{`"UPPER"`, `Key "UPPER" of Secret "a"`, "dnsName"}},
-		"an empty name":                           {"{{ .Key | trunc 0 }}", selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{`""`}},
-		"a name of 254 characters":                {strings.Repeat("x", 254), selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{"253"}},
-		"another field":                           {"{{ .Value }}", selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{"line 1", "none of Connection, Key, Namespace, Secret"}},
-		"no template":                             {"{{ if }}", selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{"line 1"}},
-		"a name as large as a value":              {`{{ printf "%99s" "x" | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc }}`, selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, nil},
-		"a function that a name can have":         {`{{ .Key | replace "_" "." | lower }}`, selecting(selectedKey{"a", "A_B", prod}), "", []string{"a.b"}},
+		"one name, and its old Secret is missing":     {"{{ .Secret | trunc 0 }}{{ .Key }}", replaced, "", []string{"k"}},
+		"the address of a Grafana that is referenced": {"", byRef, v1alpha1.ReasonNameCollision, []string{`"prod"`, `"us"`}},
+		"a name that is none":                         {"{{ .Key }}", selecting(selectedKey{"a", "UPPER", prod}), v1alpha1.ReasonTemplateInvalid, []string{`"UPPER"`, `Key "UPPER" of Secret "a"`, "dnsName"}},
+		"an empty name":                               {"{{ .Key | trunc 0 }}", selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{`""`}},
+		"a name of 254 characters":                    {strings.Repeat("x", 254), selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{"253"}},
+		"another field":                               {"{{ .Value }}", selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{"line 1", "none of Connection, Key, Namespace, Secret"}},
+		"no template":                                 {"{{ if }}", selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{"line 1"}},
+		"a name as large as a value":                  {`{{ printf "%99s" "x" | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc | b64enc }}`, selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, nil},
+		"a function that a name can have":             {`{{ .Key | replace "_" "." | lower }}`, selecting(selectedKey{"a", "A_B", prod}), "", []string{"a.b"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			set := newSet()

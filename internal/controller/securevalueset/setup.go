@@ -71,7 +71,13 @@ func Setup(ctx context.Context, mgr ctrl.Manager, served connection.Served) erro
 }
 
 // selectionChanged passes changes of what a connection is selected by, and of its address.
-var selectionChanged = predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{})
+var selectionChanged = predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}, predicate.Funcs{
+	UpdateFunc: func(e event.UpdateEvent) bool {
+		before, _ := e.ObjectOld.(v1alpha1.Connection) // the watches are of these kinds
+		after, _ := e.ObjectNew.(v1alpha1.Connection)
+		return addressOf(before) != addressOf(after)
+	},
+})
 
 // SetsOf returns the name of the set whose controller reference or label a GrafanaSecureValue has. It may have those of two.
 func SetsOf(o client.Object) []string {

@@ -204,10 +204,13 @@ func (s *Server) record(call *Call) {
 // judge serves a call. It checks authentication first, then the API version, the namespace and the permission, and only then the body and
 // the stored value. s.mu must be locked.
 func (s *Server) judge(r *http.Request, call Call, path route) reply {
-	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	token, given := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if user, password, basic := r.BasicAuth(); basic {
+		token, given = asToken(user, password), true
+	}
 	permissions, known := s.tokens[token]
 	switch {
-	case !bearer:
+	case !given:
 		return jsonReply(http.StatusUnauthorized, map[string]any{"message": "Unauthorized"})
 	case !known:
 		return jsonReply(http.StatusUnauthorized, map[string]any{

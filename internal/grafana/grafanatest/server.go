@@ -242,6 +242,12 @@ func (s *Server) AddToken(token string, permissions ...Permission) {
 	s.tokens[token] = permissions
 }
 
+// AddUser makes the server accept a user with that password, with AllPermissions.
+func (s *Server) AddUser(user, password string) { s.AddToken(asToken(user, password)) }
+
+// asToken returns what stands for a user and a password among the tokens. No token has a space.
+func asToken(user, password string) string { return "user " + user + ":" + password }
+
 // RevokeToken makes the server refuse a token.
 func (s *Server) RevokeToken(token string) {
 	s.mu.Lock()
