@@ -32,6 +32,7 @@ var scenarios = []scenario{
 	{name: "idle", about: "nothing happens for 30 s", run: idle},
 	{name: "rotation", about: "200 Secrets change one after the other, with n objects at rest", run: rotation},
 	{name: "templates", about: "200 Secrets change, and again once their objects have a template of two", run: templates},
+	{name: "sets", about: "n new objects are made, then a set of n keys, then n/5 sets of 5 keys", fresh: true, run: sets},
 	{name: "burst", about: "1,000 Secrets change at once", run: burst},
 	{name: "outage", about: "n Secrets change while Grafana answers 503, and it comes back", run: outage},
 	{name: "busy-rotation", about: "200 Secrets change while n more objects are new", run: busyRotation},
@@ -373,7 +374,7 @@ func (w *world) rotateSlowly(ctx context.Context, n int) ([]float64, error) {
 			return nil, err
 		}
 	}
-	if err := w.written(ctx, grafanatest.VerbUpdate, count); err != nil {
+	if err := w.written(ctx, count); err != nil {
 		return nil, err
 	}
 	calls, err := w.grafana.calls(ctx)
@@ -393,11 +394,11 @@ func (w *world) rotateSlowly(ctx context.Context, n int) ([]float64, error) {
 	return took, nil
 }
 
-// written waits until Grafana has answered that many calls.
-func (w *world) written(ctx context.Context, verb grafanatest.Verb, n int) error {
+// written waits until Grafana has answered that many updates.
+func (w *world) written(ctx context.Context, n int) error {
 	return w.until(ctx, "reached Grafana", n, func() (int, error) {
 		counts, err := w.grafana.count(ctx)
-		return counts[verb], err
+		return counts[grafanatest.VerbUpdate], err
 	})
 }
 
@@ -417,7 +418,7 @@ func burst(ctx context.Context, w *world, n int, record func(measurement)) error
 		if err != nil {
 			return err
 		}
-		return w.written(ctx, grafanatest.VerbUpdate, count)
+		return w.written(ctx, count)
 	})
 	if err != nil {
 		return err
@@ -488,7 +489,7 @@ func outage(ctx context.Context, w *world, n int, record func(measurement)) erro
 		return err
 	}
 	back := time.Now()
-	if err := w.written(ctx, grafanatest.VerbUpdate, 1); err != nil {
+	if err := w.written(ctx, 1); err != nil {
 		return err
 	}
 	first := time.Now()

@@ -62,6 +62,7 @@ var _ = Describe("Random histories", long, func() {
 			<-restarted
 			fail(failures)
 			fail(concurrently(histories, (*history).converge))
+			fail(concurrently(histories, (*history).loseSecret))
 
 			histories[0].world.settled()
 			calls := map[*history][]string{}
@@ -119,6 +120,7 @@ type history struct {
 	sources map[string]string       // what is in the Secret of each object
 	gone    map[string]bool         // deleted, and perhaps still there
 	left    map[modelTarget]bool    // where a value may have been left by deletionPolicy Retain
+	sets    *modelSets              // nil: none in this history
 	tokens  int
 }
 
@@ -130,6 +132,8 @@ type modelObject struct {
 	retain, suspend  bool
 	syncNow          string
 	named            []modelTarget // since it was created
+	value            string        // of its Secret, in claims alone
+	sourceless       bool          // its Secret or key is missing
 }
 
 // modelTarget is a name in a Grafana, through any connection.
@@ -162,6 +166,12 @@ func newHistory(ctx context.Context, seed uint64) *history {
 	for _, name := range historyObjects {
 		h.sources[name] = "canary-" + name + "-0"
 		h.world.secret(name, map[string]string{"key": h.sources[name]})
+	}
+	if seed%2 == 0 { // the others are as they were before there were sets
+		h.sets = newModelSets()
+		for _, name := range historySetSecrets {
+			h.editSetSecret(name, func(map[string]string) {})
+		}
 	}
 	return h
 }
@@ -219,10 +229,17 @@ func (h *history) play(half func()) {
 			h.edit(name, "resume", func(o *modelObject) { o.suspend = false })
 		}
 	}
+	if h.sets != nil {
+		h.resumeSets()
+	}
 }
 
-// step is one edit of one object, or of its Secret.
+// step is one edit of one object, or of its Secret, or of a set.
 func (h *history) step() {
+	if h.sets != nil && h.random.IntN(3) > 0 {
+		h.setStep()
+		return
+	}
 	name := pick(h, historyObjects)
 	o, lives := h.objects[name]
 	if !lives {
@@ -351,6 +368,9 @@ func (h *history) rest() {
 			sv := h.object(name)
 			g.Expect(k8s.Get(h.world.ctx, client.ObjectKeyFromObject(sv), sv)).NotTo(Succeed(), "%s was deleted: %+v", name, sv.Status)
 		}
+		if h.sets != nil {
+			h.restSets(g)
+		}
 	}).WithTimeout(historyTimeout).Should(Succeed())
 }
 
@@ -365,10 +385,11 @@ func (h *history) differences() []string {
 	var found []string
 	differs := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
 
+	objects := h.claims(&found)
 	reasons, answered := map[string]string{}, map[string]string{}
 	owned, kept := map[string][]modelTarget{}, map[modelTarget]bool{}
 	byTarget := map[modelTarget][]string{}
-	for _, name := range slices.Sorted(maps.Keys(h.objects)) {
+	for _, name := range slices.Sorted(maps.Keys(objects)) {
 		sv := h.object(name)
 		if err := k8s.Get(h.world.ctx, client.ObjectKeyFromObject(sv), sv); err != nil {
 			differs("%s: %s", name, err)
@@ -377,12 +398,12 @@ func (h *history) differences() []string {
 		reasons[name] = describe(sv.Status.ObservedGeneration, sv.Status.Conditions)
 		reasons[name] = strings.TrimPrefix(reasons[name], fmt.Sprintf("%d/%d ", sv.Generation, sv.Generation))
 		answered[name] = sv.Status.LastSyncNow
-		p := h.targetOf(name, h.objects[name])
+		p := h.targetOf(name, objects[name])
 		byTarget[p] = append(byTarget[p], name)
 		owned[name] = h.recorded(sv)
 		// What an object moves away from stays until it gets what it names: what it owns, and what it was about to take over.
 		for _, t := range owned[name] {
-			kept[t] = kept[t] || reasons[name] == "False "+v1alpha1.ReasonNameConflict
+			kept[t] = kept[t] || objects[name].sourceless || reasons[name] == "False "+v1alpha1.ReasonNameConflict
 		}
 	}
 	for p, names := range byTarget {
@@ -390,23 +411,26 @@ func (h *history) differences() []string {
 			return reasons[name] != "True "+v1alpha1.ReasonSynced
 		})
 		for _, name := range names {
-			if !slices.Contains(owners, name) && reasons[name] != "False "+v1alpha1.ReasonNameConflict {
+			if !slices.Contains(owners, name) && reasons[name] != "False "+v1alpha1.ReasonNameConflict && !objects[name].saysSo(reasons[name]) {
 				differs("%s says %s", name, reasons[name])
 			}
+		}
+		if len(owners) == 0 && slices.ContainsFunc(names, func(name string) bool { return objects[name].sourceless }) && h.isHeld(p, names, objects) {
+			continue
 		}
 		if len(owners) != 1 {
 			differs("%s is named by %v and owned by %v", p.name, names, owners)
 			continue
 		}
 		owner := owners[0]
-		o := h.objects[owner]
+		o := objects[owner]
 		stored, there := p.server.Value(grafanaNS, p.name)
 		if !there {
 			differs("%s of %s is not in Grafana", p.name, owner)
 			continue
 		}
-		if string(stored.Value) != h.sources[owner] {
-			differs("%s of %s is %s and not %s", p.name, owner, stored.Value, h.sources[owner])
+		if string(stored.Value) != o.value {
+			differs("%s of %s is %s and not %s", p.name, owner, stored.Value, o.value)
 		}
 		if want := cmp.Or(o.description, v1alpha1.DefaultDescription); stored.Description != want {
 			differs("%s of %s has description %q and not %q", p.name, owner, stored.Description, want)
@@ -430,6 +454,38 @@ func (h *history) differences() []string {
 		}
 	}
 	return found
+}
+
+// claims returns the objects that are to be there, with the values of their Secrets.
+func (h *history) claims(found *[]string) map[string]*modelObject {
+	objects := map[string]*modelObject{}
+	if h.sets != nil {
+		objects, *found = h.setClaims()
+	}
+	for name, o := range h.objects {
+		claim := *o
+		claim.value = h.sources[name]
+		objects[name] = &claim
+	}
+	return objects
+}
+
+// saysSo reports whether an object without a source says that.
+func (o *modelObject) saysSo(reason string) bool {
+	return o.sourceless && (reason == "False "+v1alpha1.ReasonSecretNotFound || reason == "False "+v1alpha1.ReasonSecretKeyNotFound)
+}
+
+// isHeld reports whether one without a source has the target, since its last value stays, or nobody else wants it.
+func (h *history) isHeld(p modelTarget, names []string, objects map[string]*modelObject) bool {
+	stored, there := p.server.Value(grafanaNS, p.name)
+	others := false
+	for _, name := range names {
+		if objects[name].sourceless && there && stored.Labels[labelOwner] == h.ownerLabel(name) {
+			return true
+		}
+		others = others || !objects[name].sourceless
+	}
+	return !others
 }
 
 func (h *history) recordedTarget(t v1alpha1.TargetStatus) modelTarget {
@@ -490,6 +546,9 @@ func (h *history) writes() []string {
 
 // cleanSlate adopts what was retained and deletes everything. Nothing of ours may be left.
 func (h *history) cleanSlate() {
+	if h.sets != nil {
+		h.cleanSets()
+	}
 	owners := map[modelTarget]string{} // by the owner label of one that lists it
 	for name := range h.objects {
 		sv := h.object(name)

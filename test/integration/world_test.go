@@ -294,6 +294,11 @@ func (w *world) checkInvariants(ctx context.Context) {
 	for _, sv := range values.Items {
 		checkStatus(&sv, sv.Status.ObservedGeneration, sv.Status.Conditions)
 	}
+	sets := &v1alpha1.GrafanaSecureValueSetList{}
+	Expect(k8s.List(ctx, sets, client.InNamespace(w.namespace))).To(Succeed())
+	for _, set := range sets.Items {
+		checkStatus(&set, set.Status.ObservedGeneration, set.Status.Conditions)
+	}
 	connections := &v1alpha1.GrafanaConnectionList{}
 	Expect(k8s.List(ctx, connections, client.InNamespace(w.namespace))).To(Succeed())
 	for _, conn := range connections.Items {

@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
@@ -19,8 +20,12 @@ import (
 // FieldManager is the name under which the operator applies the GrafanaSecureValues of sets.
 const FieldManager = "grafana-secure-value-operator-set"
 
-// maxWrites bounds what one reconcile writes, so that a large set does not hold up the others, and an edit of it is seen.
-const maxWrites = 100
+const (
+	// maxWrites bounds what one reconcile writes, so that a large set does not hold up the others, and an edit of it is seen.
+	maxWrites = 100
+	// maxConcurrentWrites bounds its requests at a time.
+	maxConcurrentWrites = 8
+)
 
 // carryOut applies and prunes what the plan says, and counts what is left. One GrafanaSecureValue that Kubernetes refuses does not hold up the
 // others. Nothing is pruned before all is applied.
@@ -30,22 +35,25 @@ func (r *Reconciler) carryOut(ctx context.Context, set *v1alpha1.GrafanaSecureVa
 			return err
 		}
 	}
+	batch := p.apply[:min(len(p.apply), maxWrites)]
+	answers, errs := make([]*v1alpha1.GrafanaSecureValue, len(batch)), make([]error, len(batch))
+	workqueue.ParallelizeUntil(ctx, maxConcurrentWrites, len(batch), func(i int) { answers[i], errs[i] = r.apply(ctx, batch[i]) })
 	var refused error
-	writes, changed := 0, false
-	for _, child := range p.apply[:min(len(p.apply), maxWrites)] {
-		writes++
-		switch answer, err := r.apply(ctx, child, m); {
-		case err == nil:
-			p.asWanted = append(p.asWanted, answer)
+	changed := false
+	for i, err := range errs {
+		switch {
+		case answers[i] != nil:
+			m.wrote(answers[i], r.now())
+			p.asWanted = append(p.asWanted, answers[i])
 		case status.Of(err) != nil:
 			refused = cmp.Or(refused, err)
 		case errors.Is(err, errChanged):
 			changed = true
 		default:
-			return err
+			return cmp.Or(err, ctx.Err()) // none is that it was not tried
 		}
 	}
-	p.left = len(p.apply) - writes
+	p.left = len(p.apply) - len(batch)
 	switch {
 	case changed:
 		return errChanged
@@ -69,7 +77,7 @@ func (r *Reconciler) carryOut(ctx context.Context, set *v1alpha1.GrafanaSecureVa
 
 // apply creates a GrafanaSecureValue, or changes the one of its UID and resourceVersion. Of one that somebody else has just created the API server
 // refuses to change what they have set, as it is created without force. The error is then errChanged.
-func (r *Reconciler) apply(ctx context.Context, child *v1alpha1.GrafanaSecureValue, m *memory) (*v1alpha1.GrafanaSecureValue, error) {
+func (r *Reconciler) apply(ctx context.Context, child *v1alpha1.GrafanaSecureValue) (*v1alpha1.GrafanaSecureValue, error) {
 	data, err := json.Marshal(child)
 	if err != nil {
 		return nil, err
@@ -78,7 +86,7 @@ func (r *Reconciler) apply(ctx context.Context, child *v1alpha1.GrafanaSecureVal
 	if child.UID != "" {
 		opts = append(opts, client.ForceOwnership)
 	}
-	answer, err := r.patch(ctx, child, client.RawPatch(types.ApplyPatchType, data), m, opts...)
+	answer, err := r.patch(ctx, child, client.RawPatch(types.ApplyPatchType, data), opts...)
 	if err != nil || equality.Semantic.DeepEqual(answer.Spec, child.Spec) {
 		return answer, err
 	}
@@ -91,12 +99,12 @@ func (r *Reconciler) apply(ctx context.Context, child *v1alpha1.GrafanaSecureVal
 	if err != nil {
 		return nil, err
 	}
-	return r.patch(ctx, child, client.RawPatch(types.JSONPatchType, data), m, client.FieldOwner(FieldManager))
+	return r.patch(ctx, child, client.RawPatch(types.JSONPatchType, data), client.FieldOwner(FieldManager))
 }
 
 // patch sends a patch of a GrafanaSecureValue and returns the answer.
 func (r *Reconciler) patch(
-	ctx context.Context, child *v1alpha1.GrafanaSecureValue, patch client.Patch, m *memory, opts ...client.PatchOption,
+	ctx context.Context, child *v1alpha1.GrafanaSecureValue, patch client.Patch, opts ...client.PatchOption,
 ) (*v1alpha1.GrafanaSecureValue, error) {
 	answer := &v1alpha1.GrafanaSecureValue{ObjectMeta: metav1.ObjectMeta{Namespace: child.Namespace, Name: child.Name}}
 	err := r.client.Patch(ctx, answer, patch, opts...)
@@ -106,6 +114,5 @@ func (r *Reconciler) patch(
 	if err != nil {
 		return nil, err
 	}
-	m.wrote(answer, r.now())
 	return answer, nil
 }

@@ -1,6 +1,7 @@
 package securevalueset
 
 import (
+	"maps"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,9 +15,10 @@ import (
 // memory is what this process remembers of a set.
 type memory struct {
 	uid       types.UID
-	secrets   map[string]keysOf // of the selected Secrets, by name, for the generation of which they were read
-	readFor   int64
-	written   map[string]string // resourceVersion that our own write of a GrafanaSecureValue got, until the cache shows it
+	readFor   int64                  // the generation for which these are:
+	secrets   map[string]keysOf      // of the selected Secrets, by name
+	names     map[selectedKey]string // in Grafana: to render 1,000 takes longer than all else of a reconcile
+	written   map[string]string      // resourceVersion that our own write of a GrafanaSecureValue got, until the cache shows it
 	writtenAt time.Time
 
 	applied   int64     // the generation of which all was applied
@@ -56,6 +58,22 @@ func (m *memory) wrote(answer *v1alpha1.GrafanaSecureValue, now time.Time) {
 		m.written = map[string]string{}
 	}
 	m.written[answer.Name], m.writtenAt = answer.ResourceVersion, now
+}
+
+// begins forgets what was read and rendered for another generation of the set.
+func (m *memory) begins(set *v1alpha1.GrafanaSecureValueSet) {
+	if m.readFor != set.Generation || m.names == nil {
+		m.readFor, m.secrets, m.names = set.Generation, nil, map[selectedKey]string{}
+	}
+}
+
+// namesOf returns the names that are known of the selected keys, and forgets the others.
+func (m *memory) namesOf(selected map[selectedKey]bool) map[selectedKey]string {
+	maps.DeleteFunc(m.names, func(from selectedKey, _ string) bool {
+		_, found := selected[from]
+		return !found
+	})
+	return m.names
 }
 
 // isAhead reports whether the cache does not show our own last writes yet. What was deleted meanwhile it never shows, so that there is an

@@ -45,7 +45,7 @@ func wantedBy(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, s *selec
 		return a.compare(b)
 	}
 	for _, from := range slices.SortedFunc(maps.Keys(s.keys), existingFirst) {
-		name, err := nameFor(ctx, set, from)
+		name, err := s.nameFor(ctx, set, from)
 		if err != nil {
 			return nil, err
 		}
@@ -83,6 +83,18 @@ func placeOf(ref v1alpha1.ConnectionReference, conn v1alpha1.Connection) string 
 // addressOf returns the address of a connection as far as it is known.
 func addressOf(conn v1alpha1.Connection) string {
 	return cmp.Or(conn.GetSpec().URL, conn.GetStatus().URL)
+}
+
+// nameFor returns the name in Grafana: the known one, or a new one, which is known then.
+func (s *selection) nameFor(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, from selectedKey) (string, error) {
+	if name, known := s.names[from]; known {
+		return name, nil
+	}
+	name, err := nameFor(ctx, set, from)
+	if err == nil && s.names != nil {
+		s.names[from] = name
+	}
+	return name, err
 }
 
 // nameFor returns the name in Grafana.

@@ -47,6 +47,7 @@ type selection struct {
 	gone        map[string]bool                                      // Secrets that the cache still shows
 	connections map[v1alpha1.ConnectionReference]v1alpha1.Connection // nil is one that does not exist, and is named
 	keys        map[selectedKey]bool                                 // true is that it exists, and false that it stays because something is missing
+	names       map[selectedKey]string                               // that are known already, of these keys
 	nothing     []string                                             // what selects nothing, in sentences
 	unmatched   bool                                                 // a selector is among that, which may be a mistake: nothing is pruned
 }
@@ -62,6 +63,7 @@ func (r *Reconciler) selected(ctx context.Context, set *v1alpha1.GrafanaSecureVa
 	s := &selection{
 		secrets: map[string]keysOf{}, gone: map[string]bool{}, connections: map[v1alpha1.ConnectionReference]v1alpha1.Connection{}, keys: map[selectedKey]bool{},
 	}
+	m.begins(set)
 	if err := r.selectSecrets(ctx, set, m, s); err != nil {
 		return nil, err
 	}
@@ -106,6 +108,7 @@ func (r *Reconciler) selected(ctx context.Context, set *v1alpha1.GrafanaSecureVa
 			s.nothing = append(s.nothing, fmt.Sprintf("Secret %q does not exist.", name))
 		}
 	}
+	s.names = m.namesOf(s.keys)
 	return s, nil
 }
 
@@ -173,9 +176,6 @@ func (r *Reconciler) selectSecrets(ctx context.Context, set *v1alpha1.GrafanaSec
 		return err
 	}
 	bySelector, read := set.Spec.Secrets.Selector != nil, map[string]keysOf{}
-	if m.readFor != set.Generation {
-		m.secrets, m.readFor = nil, set.Generation
-	}
 	keys := 0
 	for _, version := range versions {
 		known, found := m.secrets[version.Name]
