@@ -201,6 +201,10 @@ vulncheck: ## Look for known vulnerabilities in what the manager calls. It asks 
 build: ## Build bin/manager.
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/manager ./cmd
 
+.PHONY: build-plugin
+build-plugin: ## Build bin/kubectl-gsv, the kubectl plugin.
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/kubectl-gsv ./cmd/kubectl-gsv
+
 .PHONY: docker-build
 docker-build: ## Build the image IMG, for example YOUR-REGISTRY/grafana-secure-value-operator:0.1.0. Push it with `docker push`.
 	$(DOCKER) build --build-arg VERSION=$(VERSION) -t $(IMG) .
@@ -228,15 +232,32 @@ sbom: ## Write dist/sbom.cdx.json: the modules of the manager.
 	@mkdir -p dist
 	@$(CYCLONEDX) app -json -licenses -main cmd -output dist/sbom.cdx.json .
 
+# What the plugin is built for.
+PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+PLUGIN_URL := https://github.com/securevalues-io/grafana-secure-value-operator/releases/download
+
+.PHONY: release-plugin
+release-plugin: ## Build kubectl-gsv for each of PLATFORMS, and write the archives and their manifest for krew into dist/.
+	@rm -rf dist/plugin && mkdir -p dist/plugin && sed '1,2d; s|VERSION|$(VERSION)|' config/krew/gsv.yaml > dist/gsv.yaml
+	@for platform in $(PLATFORMS); do os=$${platform%/*} arch=$${platform#*/} name=kubectl-gsv; \
+		if [ $$os = windows ]; then name=kubectl-gsv.exe; fi; \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" \
+			-o dist/plugin/$$name ./cmd/kubectl-gsv; \
+		cp LICENSE dist/plugin/; archive=kubectl-gsv_$${os}_$$arch.tar.gz; \
+		tar --create --gzip --file dist/$$archive --directory dist/plugin --owner=0 --group=0 --numeric-owner --mtime=@0 $$name LICENSE; rm dist/plugin/$$name; \
+		printf '  - selector: {matchLabels: {os: %s, arch: %s}}\n    uri: $(PLUGIN_URL)/$(VERSION)/%s\n    sha256: %s\n    bin: %s\n' \
+			$$os $$arch $$archive $$(sha256sum dist/$$archive | cut -d' ' -f1) $$name >> dist/gsv.yaml; done
+	@rm -rf dist/plugin
+
 .PHONY: release-files
-release-files: sbom $(HELM) ## Write the release files that name the image by its DIGEST, and their checksums, into dist/.
+release-files: sbom release-plugin $(HELM) ## Write the release files that name the image by its DIGEST, and their checksums, into dist/.
 	@echo '$(DIGEST)' | grep -qxE 'sha256:[0-9a-f]{64}' || { echo 'DIGEST is "$(DIGEST)", and not that of an image'; exit 1; }
 	@$(MAKE) build-installer IMG=$(RELEASE_IMG):$(RELEASE)@$(DIGEST)
 	@rm -rf dist/chart && cp -R $(CHART) dist/chart && sed -i -e 's|^  digest: ""$$|  digest: $(DIGEST)|' \
 		-e 's|^  registry: ""$$|  registry: $(REGISTRY_HOST)|' -e 's|^  repository: ""$$|  repository: $(RELEASE_IMG:$(REGISTRY_HOST)/%=%)|' \
 		dist/chart/values.yaml
 	@$(HELM) package dist/chart --version $(RELEASE) --app-version $(RELEASE) --destination dist && rm -rf dist/chart
-	@cd dist && sha256sum install.yaml sbom.cdx.json grafana-secure-value-operator-$(RELEASE).tgz > checksums.txt
+	@cd dist && sha256sum install.yaml sbom.cdx.json grafana-secure-value-operator-$(RELEASE).tgz gsv.yaml kubectl-gsv_*.tar.gz > checksums.txt
 
 .PHONY: release-login
 release-login: $(HELM) ## Log in to the registry as REGISTRY_USER, with REGISTRY_TOKEN.
@@ -260,7 +281,7 @@ release-sign: ## Sign what release-build pushed and wrote, and create the releas
 	$(COSIGN) sign --yes $(REGISTRY)/charts/grafana-secure-value-operator@$$(cat dist/chart.digest)
 	$(COSIGN) sign-blob --yes --bundle dist/checksums.txt.sigstore.json dist/checksums.txt
 	gh release create $(VERSION) --verify-tag --notes-file CHANGELOG.md dist/install.yaml dist/sbom.cdx.json dist/checksums.txt \
-		dist/checksums.txt.sigstore.json dist/grafana-secure-value-operator-$(RELEASE).tgz
+		dist/checksums.txt.sigstore.json dist/grafana-secure-value-operator-$(RELEASE).tgz dist/gsv.yaml dist/kubectl-gsv_*.tar.gz
 
 ## Measure it (on Linux; see docs/performance.md#measure-it)
 

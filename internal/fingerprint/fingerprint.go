@@ -196,7 +196,7 @@ func (s *Store) explain(err error) string {
 	switch {
 	case apierrors.IsNotFound(err):
 		return fmt.Sprintf("Secret %s is not there: create it: %s; or name the namespace that the operator runs in by --operator-namespace",
-			SecretName, s.howToCreate())
+			SecretName, howToCreate(s.namespace))
 	case apierrors.IsForbidden(err):
 		return fmt.Sprintf("grant get and update on Secret %s in namespace %q to the ServiceAccount of the operator, as the Role of the installation does", SecretName, s.namespace)
 	default:
@@ -205,8 +205,8 @@ func (s *Store) explain(err error) string {
 }
 
 // howToCreate returns the command that creates the Secret as an installation does.
-func (s *Store) howToCreate() string {
-	return fmt.Sprintf("kubectl create secret generic %s --type=%s -n %s", SecretName, SecretType, s.namespace)
+func howToCreate(namespace string) string {
+	return fmt.Sprintf("kubectl create secret generic %s --type=%s -n %s", SecretName, SecretType, namespace)
 }
 
 // load returns the key that the Secret holds, and fills the Secret if it is empty.
@@ -222,10 +222,24 @@ func (s *Store) load(ctx context.Context) (Key, error) {
 	if err != nil {
 		return Key{}, fmt.Errorf("fingerprint key: %w", err)
 	}
+	return keyIn(secret)
+}
+
+// keyIn returns the key that the Secret holds.
+func keyIn(secret *corev1.Secret) (Key, error) {
 	key, err := ParseKey(secret.Data[dataKey])
 	if err != nil || secret.Type != SecretType {
 		return Key{}, fmt.Errorf("%w: Secret %s must be of type %s with %d bytes under %q; restore it from a backup, or delete it and create it empty for a new key: %s",
-			errNotAKey, name, SecretType, KeySize, dataKey, s.howToCreate())
+			errNotAKey, client.ObjectKeyFromObject(secret), SecretType, KeySize, dataKey, howToCreate(secret.Namespace))
 	}
 	return key, nil
+}
+
+// Read returns the key of the installation in that namespace, and makes none. The error is of the reader, or says that there is no key yet.
+func Read(ctx context.Context, reader client.Reader, namespace string) (Key, error) {
+	secret := &corev1.Secret{}
+	if err := reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: SecretName}, secret); err != nil {
+		return Key{}, err
+	}
+	return keyIn(secret)
 }

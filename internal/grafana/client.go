@@ -248,6 +248,26 @@ func (c *Client) List(ctx context.Context, labelSelector string, visit func(*Sec
 	})
 }
 
+// Versions returns the versions of the API that the server offers, in its order. ErrAPINotServed says that it has none.
+func (c *Client) Versions(ctx context.Context) ([]string, error) {
+	u := *c.collection
+	u.Path, u.RawPath = strings.TrimSuffix(u.Path, c.belowGroup()), strings.TrimSuffix(u.RawPath, c.belowGroup())
+	var versions []string
+	err := c.do(ctx, opList, http.MethodGet, &u, "", nil, func(r io.Reader) error {
+		content, err := readAll(r, maxObjectBytes)
+		if err == nil {
+			versions, err = decodeVersions(content)
+		}
+		return err
+	})
+	return versions, err
+}
+
+// belowGroup is what the path of the collection has after that of the API group.
+func (c *Client) belowGroup() string {
+	return "/" + c.cfg.APIVersion + "/namespaces/" + c.cfg.Namespace + "/securevalues"
+}
+
 // Delete deletes a secure value. ErrNotFound says that there is none. Only that of a later Get proves that the value is gone.
 func (c *Client) Delete(ctx context.Context, name string) error {
 	return c.do(ctx, opDelete, http.MethodDelete, c.item(name), name, nil, func(r io.Reader) error {

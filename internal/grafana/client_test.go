@@ -9,6 +9,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -623,5 +624,25 @@ func TestRetryAfter(t *testing.T) {
 	_, err := newClient(t, config(server.URL)).Get(t.Context(), "db")
 	if e, ok := errors.AsType[*grafana.Error](err); !ok || e.RetryAfter != 5*time.Second {
 		t.Errorf("retryAfterSeconds: %v", err)
+	}
+}
+
+func TestVersions(t *testing.T) {
+	server := grafanatest.New(grafanatest.WithBasePath("/grafana"))
+	server.AddToken(testToken)
+	c := newClient(t, config(started(t, server.Start).URL))
+	if versions, err := c.Versions(t.Context()); err != nil || !slices.Equal(versions, []string{"v1beta1"}) {
+		t.Errorf("%v, %v", versions, err)
+	}
+	notServed := grafanatest.New(grafanatest.WithAPINotServed())
+	notServed.AddToken(testToken)
+	_, err := newClient(t, config(started(t, notServed.Start).URL)).Versions(t.Context())
+	expectOnly(t, err, grafana.ErrAPINotServed)
+	words := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"kind":"APIGroup","name":"secret.grafana.app","versions":[{"version":"`+canary+`"},{"version":"v1"}]}`)
+	}))
+	t.Cleanup(words.Close)
+	if versions, err := newClient(t, config(words.URL)).Versions(t.Context()); err != nil || !slices.Equal(versions, []string{"v1"}) {
+		t.Errorf("%v, %v", versions, err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -146,6 +147,30 @@ func (o *wireObject) secureValue() *SecureValue {
 		sv.CreatedAt = *at
 	}
 	return sv
+}
+
+// versionPattern is what a version of an API is called.
+var versionPattern = regexp.MustCompile(`^v[0-9]{1,3}((alpha|beta)[0-9]{1,3})?$`)
+
+// decodeVersions reads the versions of the API group. Names that are none are left out.
+func decodeVersions(body []byte) ([]string, error) {
+	var group struct {
+		Kind     string `json:"kind"`
+		Name     string `json:"name"`
+		Versions []struct {
+			Version string `json:"version"`
+		} `json:"versions"`
+	}
+	if err := json.Unmarshal(body, &group); err != nil || group.Kind != "APIGroup" || group.Name != apiGroup {
+		return nil, errMalformed
+	}
+	var versions []string
+	for _, v := range group.Versions {
+		if versionPattern.MatchString(v.Version) {
+			versions = append(versions, v.Version)
+		}
+	}
+	return versions, nil
 }
 
 // listDecoder decodes a list part by part, each of them of at most maxListedBytes: it reads no further for one part.

@@ -33,13 +33,11 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafanaoperator"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/leader"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/metrics"
 )
 
 const (
-	// leaderElectionID is the name of the Lease in the operator's namespace.
-	leaderElectionID = "grafana-secure-value-operator"
-
 	// retryPeriod is how often the leader renews its lease; a standby asks for it after that time, or up to 2.2 times that. With the
 	// default of 2 s no manager would work for up to 4.4 s after a leader has released its lease.
 	retryPeriod = 500 * time.Millisecond
@@ -198,7 +196,7 @@ func managerOptions(opts Options) ctrl.Options {
 		Metrics:                       metricsserver.Options{BindAddress: "0"}, // see addMetricsServer
 		HealthProbeBindAddress:        opts.HealthProbeBindAddress,
 		LeaderElection:                opts.LeaderElect,
-		LeaderElectionID:              leaderElectionID,
+		LeaderElectionID:              leader.LeaseName,
 		LeaderElectionNamespace:       opts.OperatorNamespace,
 		LeaderElectionReleaseOnCancel: true,
 		RetryPeriod:                   new(retryPeriod),

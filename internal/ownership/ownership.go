@@ -144,6 +144,17 @@ func Names(sv *v1alpha1.GrafanaSecureValue) []string {
 	return names
 }
 
+// Uses reports whether an object names, owns or has pending a secure value of that name. A value with its owner label that it does not use is
+// orphaned.
+func Uses(sv *v1alpha1.GrafanaSecureValue, name string) bool { return slices.Contains(Names(sv), name) }
+
+// Concerns reports whether a listed secure value has an owner label of this cluster that the users of the connection may know of: on a
+// connection of one namespace nothing is looked up of others.
+func (c Connection) Concerns(cluster string, found *grafana.SecureValue) bool {
+	return found.Labels[LabelCluster] == cluster &&
+		(c.Namespace == "" || OfNamespace(found.Labels[LabelOwner], cluster, c.Namespace))
+}
+
 // Connections returns the connections that an object names, owns a value through or has pending, each once: that of spec first.
 func Connections(sv *v1alpha1.GrafanaSecureValue) []Connection {
 	if IsReleased(sv) {

@@ -177,7 +177,7 @@ func TestReleaseFiles(t *testing.T) {
 	}
 	check := exec.CommandContext(t.Context(), "sha256sum", "--check", "--strict", "checksums.txt")
 	check.Dir = dist
-	if out, err := check.CombinedOutput(); err != nil || strings.Count(string(out), ": OK") != 3 {
+	if out, err := check.CombinedOutput(); err != nil || strings.Count(string(out), ": OK") != 4+len(platforms) {
 		t.Errorf("checksums: %v\n%s", err, out)
 	}
 
@@ -195,11 +195,65 @@ func TestReleaseFiles(t *testing.T) {
 	if last := calls[len(calls)-1]; !strings.HasPrefix(last, "gh release create v1.2.3 ") {
 		t.Errorf("the release is not made last, but %s", last)
 	} else {
-		for _, file := range []string{"install.yaml", "sbom.cdx.json", "checksums.txt", "grafana-secure-value-operator-1.2.3.tgz"} {
+		files := []string{"install.yaml", "sbom.cdx.json", "checksums.txt", "grafana-secure-value-operator-1.2.3.tgz", "gsv.yaml"}
+		for _, platform := range platforms {
+			files = append(files, archiveOf(platform))
+		}
+		for _, file := range files {
 			if !strings.Contains(last+" ", " dist/"+file+" ") {
 				t.Errorf("the release lacks %s: %s", file, last)
 			}
 		}
+	}
+}
+
+// platforms are what the plugin is built for.
+var platforms = []string{"linux_amd64", "linux_arm64", "darwin_amd64", "darwin_arm64", "windows_amd64", "windows_arm64"}
+
+func archiveOf(platform string) string { return "kubectl-gsv_" + platform + ".tar.gz" }
+
+// TestPluginManifest: krew finds each archive by its checksum, and in it the program that the manifest names, and the licence.
+func TestPluginManifest(t *testing.T) {
+	r := newRelease(t)
+	r.make("release-plugin")
+	var manifest struct {
+		APIVersion, Kind string
+		Metadata         struct{ Name string }
+		Spec             struct {
+			Version, Homepage, ShortDescription, Description string
+			Platforms                                        []struct {
+				Selector         struct{ MatchLabels map[string]string }
+				URI, SHA256, Bin string
+			}
+		}
+	}
+	dist := filepath.Join(r.dir, "dist")
+	if err := yaml.UnmarshalStrict([]byte(read(t, filepath.Join(dist, "gsv.yaml"))), &manifest); err != nil {
+		t.Fatal(err)
+	}
+	if manifest.Kind != "Plugin" || manifest.Metadata.Name != "gsv" || manifest.Spec.Version != "v1.2.3" || len(manifest.Spec.ShortDescription) > 50 {
+		t.Errorf("manifest: %+v", manifest)
+	}
+	var got []string
+	for _, p := range manifest.Spec.Platforms {
+		platform := p.Selector.MatchLabels["os"] + "_" + p.Selector.MatchLabels["arch"]
+		got = append(got, platform)
+		archive := filepath.Join(dist, archiveOf(platform))
+		if want := "https://github.com/securevalues-io/grafana-secure-value-operator/releases/download/v1.2.3/" + archiveOf(platform); p.URI != want {
+			t.Errorf("%s is at %s, want %s", platform, p.URI, want)
+		}
+		if sum, _, _ := strings.Cut(r.run("sha256sum", archive), " "); sum != p.SHA256 {
+			t.Errorf("the checksum of %s is %s, want %s", platform, p.SHA256, sum)
+		}
+		if files := strings.Fields(r.run("tar", "--list", "--file", archive)); !slices.Equal(files, []string{p.Bin, "LICENSE"}) {
+			t.Errorf("%s has %v", platform, files)
+		}
+		if strings.HasPrefix(platform, "windows") != strings.HasSuffix(p.Bin, ".exe") {
+			t.Errorf("%s has %s", platform, p.Bin)
+		}
+	}
+	if !slices.Equal(got, platforms) {
+		t.Errorf("built for %v, want %v", got, platforms)
 	}
 }
 
@@ -248,7 +302,7 @@ func newRelease(t *testing.T) *release {
 			t.Fatal(err)
 		}
 	}
-	for _, file := range []string{"Makefile", "go.mod", "CHANGELOG.md"} {
+	for _, file := range []string{"Makefile", "go.mod", "CHANGELOG.md", "LICENSE"} {
 		write(t, filepath.Join(r.dir, file), text(t, file))
 	}
 	if err := os.Mkdir(filepath.Join(r.dir, "dist"), 0o755); err != nil {
@@ -269,6 +323,11 @@ func newRelease(t *testing.T) *release {
 	r.script("docker", `while [ $# -gt 0 ]; do [ "$1" = --metadata-file ] && printf '{\n  "containerimage.digest": "`+imageDigest+`"\n}\n' > "$2"; shift; done`)
 	r.script("helm", `[ "$1" = push ] || exec `+r.helm+` "$@"; printf 'Pushed: %s\nDigest: `+chartDigest+`\n' "$3" >&2`)
 	r.script("cosign", "")
+	goTool, err := exec.LookPath("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.script("go", `[ "$1" = build ] || exec `+goTool+` "$@"; while [ $# -gt 0 ]; do [ "$1" = -o ] && echo "$GOOS $GOARCH" > "$2"; shift; done`)
 	r.script("gh", "")
 	return r
 }

@@ -102,15 +102,14 @@ func (r *Reconciler) compare(ctx context.Context, id ownership.Connection) *comp
 // visit takes a listed secure value. On a connection of one namespace nothing is looked up of others.
 func (c *comparison) visit(found *grafana.SecureValue) {
 	owner := found.Labels[ownership.LabelOwner]
-	if found.Labels[ownership.LabelCluster] != c.r.ClusterID ||
-		c.id.Namespace != "" && !ownership.OfNamespace(owner, c.r.ClusterID, c.id.Namespace) {
+	if !c.id.Concerns(c.r.ClusterID, found) {
 		return
 	}
 	list := &v1alpha1.GrafanaSecureValueList{}
 	err := c.r.client.List(c.ctx, list, client.MatchingFields{OwnerIndex: owner}, client.UnsafeDisableDeepCopy)
 	switch {
 	case err != nil:
-	case len(list.Items) == 0 || !slices.Contains(ownership.Names(&list.Items[0]), found.Name):
+	case len(list.Items) == 0 || !ownership.Uses(&list.Items[0], found.Name):
 		c.orphaned++
 	case slices.Contains(ownership.WrittenThrough(c.id, &list.Items[0]), found.Name):
 		c.present = true

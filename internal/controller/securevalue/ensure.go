@@ -145,8 +145,19 @@ func (r *Reconciler) observe(
 ) (observed, error) {
 	found, err := session.Get(ctx)
 	seen.at = r.now()
-	if seen.asked, seen.found = err == nil, found; found == nil {
+	if err != nil {
+		seen.asked, seen.found = false, nil
 		return seen, err
+	}
+	return r.classify(ctx, sv, want, seen, found)
+}
+
+// classify says whose the value is that Grafana showed, which may be nothing.
+func (r *Reconciler) classify(
+	ctx context.Context, sv *v1alpha1.GrafanaSecureValue, want *desired, seen observed, found *grafana.SecureValue,
+) (observed, error) {
+	if seen.asked, seen.found = true, found; found == nil {
+		return seen, nil
 	}
 	seen.owner, seen.by = want.labels.OwnerOf(found), ""
 	switch {
@@ -160,7 +171,7 @@ func (r *Reconciler) observe(
 		switch {
 		case err != nil:
 			return seen, err
-		case owner == nil || !r.names(ctx, owner, session.Place, found):
+		case owner == nil || !r.names(ctx, owner, want.place, found):
 			seen.class = claimable
 		default:
 			seen.by = owner.Name
@@ -185,9 +196,7 @@ func (r *Reconciler) write(
 	if step == create {
 		do = session.Create
 	}
-	adopts := seen.class == adoptable ||
-		seen.class == ours && !rec.wrote(want.target) && seen.found.Description != v1alpha1.DefaultDescription // or did, and status does not say so
-	want.kept = want.kept || step != create && adopts && want.description == ""
+	want.kept = keepsDescription(want, rec, seen, step)
 	done := changeOf(want, rec, seen, step)
 	answer, err := do(ctx, want.secureValue(seen.found))
 	if err != nil {
@@ -212,6 +221,13 @@ func (r *Reconciler) write(
 	}
 	rec.own(want, answer, &done, r.now())
 	return nil
+}
+
+// keepsDescription reports whether a write keeps the description that Grafana has: spec gives none, and the value is or was adopted.
+func keepsDescription(want *desired, rec *record, seen observed, step action) bool {
+	adopts := seen.class == adoptable ||
+		seen.class == ours && !rec.wrote(want.target) && seen.found.Description != v1alpha1.DefaultDescription // or did, and status does not say so
+	return want.kept || step != create && adopts && want.description == ""
 }
 
 // changeOf says what a write is, in the words of a person.

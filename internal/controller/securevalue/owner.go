@@ -166,13 +166,18 @@ func (r *Reconciler) successors(
 	return claimed, unclaimed, err
 }
 
-// untilTimeout returns how long to wait for an object, from its last edit by another writer than the operator.
+// untilTimeout returns how long to wait for an object, from its last edit.
 func (r *Reconciler) untilTimeout(sv *v1alpha1.GrafanaSecureValue) time.Duration {
+	return min(successorTimeout-r.now().Sub(LastEdit(sv)), successorTimeout)
+}
+
+// LastEdit returns when an object was last edited by another writer than the operator.
+func LastEdit(sv *v1alpha1.GrafanaSecureValue) time.Time {
 	last := sv.CreationTimestamp.Time
 	for _, entry := range sv.ManagedFields {
 		if entry.Manager != FieldManager && entry.Time != nil && entry.Time.After(last) {
 			last = entry.Time.Time
 		}
 	}
-	return min(successorTimeout-r.now().Sub(last), successorTimeout)
+	return last
 }

@@ -48,7 +48,7 @@ type Reconciler struct {
 	client      client.Client // reads from the cache
 	live        client.Reader // reads Secrets, and what must be certain
 	connections *connection.Registry
-	keys        *fingerprint.Store
+	keys        keyStore
 	recorder    events.EventRecorder
 	clusterID   string
 	served      connection.Served
@@ -59,6 +59,11 @@ type Reconciler struct {
 	rechecks    workqueue.TypedRateLimiter[types.NamespacedName] // of what a person must fix elsewhere
 
 	rotationPeriod time.Duration
+}
+
+// keyStore has the key of fingerprints, as fingerprint.Store does.
+type keyStore interface {
+	Key(ctx context.Context) (fingerprint.Key, error)
 }
 
 // Reconcile brings Grafana in line with the object, then reports how that went. A reconcile that has begun is not cut off when the

@@ -95,7 +95,7 @@ func (r *Reconciler) leave(
 	if err != nil {
 		return err
 	}
-	d, err := r.departure(ctx, session, sv, t, found, wanted)
+	d, err := r.departure(ctx, session.Place, sv, t, found, wanted)
 	if err != nil {
 		return err
 	}
@@ -200,7 +200,7 @@ func (d departure) decide() step {
 
 // departure reads live what decides how the object leaves the place.
 func (r *Reconciler) departure(
-	ctx context.Context, session *connection.Session, sv *v1alpha1.GrafanaSecureValue, t ownership.Target, found *grafana.SecureValue, wanted *desired,
+	ctx context.Context, place ownership.Place, sv *v1alpha1.GrafanaSecureValue, t ownership.Target, found *grafana.SecureValue, wanted *desired,
 ) (departure, error) {
 	if found == nil {
 		return departure{}, nil
@@ -220,11 +220,11 @@ func (r *Reconciler) departure(
 			return d, err
 		}
 		if o := d.owner; o != nil && o.DeletionTimestamp.IsZero() {
-			d.ownerNames, d.ownerLists = r.names(ctx, o, session.Place, found), r.lists(ctx, o, session.Place, found)
+			d.ownerNames, d.ownerLists = r.names(ctx, o, place, found), r.lists(ctx, o, place, found)
 			d.ownerLate = r.untilTimeout(o) <= 0 || o.Spec.Suspend
 		}
 	}
-	d.claimed, d.unclaimed, err = r.successors(ctx, sv, session.Place, found)
+	d.claimed, d.unclaimed, err = r.successors(ctx, sv, place, found)
 	d.late = !slices.ContainsFunc(d.unclaimed, func(o *v1alpha1.GrafanaSecureValue) bool { return r.untilTimeout(o) > 0 })
 	return d, err
 }

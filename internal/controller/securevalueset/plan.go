@@ -74,15 +74,10 @@ func tooMany() error {
 // placeOf names a namespace of a Grafana. A connection that is missing, or that references a Grafana whose address is not known yet, is one of its
 // own.
 func placeOf(ref v1alpha1.ConnectionReference, conn v1alpha1.Connection) string {
-	if conn == nil || addressOf(conn) == "" {
+	if conn == nil || connection.Address(conn) == "" {
 		return string(ref.Kind) + "/" + ref.Name
 	}
-	return connection.ServerOf(addressOf(conn)) + "/" + conn.GetSpec().Namespace
-}
-
-// addressOf returns the address of a connection as far as it is known.
-func addressOf(conn v1alpha1.Connection) string {
-	return cmp.Or(conn.GetSpec().URL, conn.GetStatus().URL)
+	return connection.ServerOf(connection.Address(conn)) + "/" + conn.GetSpec().Namespace
 }
 
 // nameFor returns the name in Grafana: the known one, or a new one, which is known then.

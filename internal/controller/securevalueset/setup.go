@@ -75,7 +75,7 @@ var selectionChanged = predicate.Or(predicate.GenerationChangedPredicate{}, pred
 	UpdateFunc: func(e event.UpdateEvent) bool {
 		before, _ := e.ObjectOld.(v1alpha1.Connection) // the watches are of these kinds
 		after, _ := e.ObjectNew.(v1alpha1.Connection)
-		return addressOf(before) != addressOf(after)
+		return connection.Address(before) != connection.Address(after)
 	},
 })
 

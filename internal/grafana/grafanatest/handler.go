@@ -435,7 +435,7 @@ func (s Stored) matches(namespace string, selector fields.Selector) bool {
 
 // refuse answers a write that breaks a rule. The last two are plain errors in Grafana, which become 500.
 func (s *Server) refuse(b *body, name string, isCreate bool) *reply {
-	if problems := validate(b, name, isCreate); len(problems) > 0 {
+	if problems := s.validate(b, name, isCreate); len(problems) > 0 {
 		return new(s.invalid(name, problems))
 	}
 	if _, found := b.Metadata.Annotations["grafana.app/folder"]; found {
@@ -455,7 +455,7 @@ type problem struct {
 }
 
 // validate applies the rules of the real validator.
-func validate(b *body, name string, isCreate bool) []problem {
+func (s *Server) validate(b *body, name string, isCreate bool) []problem {
 	if bad := validation.IsDNS1123Subdomain(name); bad != nil {
 		return []problem{{"FieldValueInvalid", "Invalid value: " + bad[0], "metadata.name"}}
 	}
@@ -463,7 +463,7 @@ func validate(b *body, name string, isCreate bool) []problem {
 	add := func(reason, field, message string) { problems = append(problems, problem{reason, message, field}) }
 	if n := utf8.RuneCountInString(b.Spec.Description); n == 0 {
 		add("FieldValueRequired", "spec.description", "a `description` is required")
-	} else if n > maxRunes {
+	} else if n > maxRunes && !s.options.longDescriptions {
 		add("FieldValueTooLong", "spec.description", fmt.Sprintf("may not be more than %d characters", maxRunes))
 	}
 	hasValue := b.Spec.Value != nil && *b.Spec.Value != ""

@@ -80,6 +80,7 @@ type options struct {
 	dropLabels             bool
 	omitStatus             bool
 	enforceResourceVersion bool
+	longDescriptions       bool
 	words                  string
 }
 
@@ -112,6 +113,9 @@ func WithoutStatus() Option { return func(o *options) { o.omitStatus = true } }
 func WithResourceVersionEnforced() Option {
 	return func(o *options) { o.enforceResourceVersion = true }
 }
+
+// WithLongDescriptions takes descriptions of any length.
+func WithLongDescriptions() Option { return func(o *options) { o.longDescriptions = true } }
 
 // WithWords puts these words, of letters, digits and "-", into headers of each answer, Location among them, and into the message of each
 // failure.

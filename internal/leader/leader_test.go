@@ -1,4 +1,4 @@
-package operator
+package leader
 
 import (
 	"strings"
@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-func TestLeaderOf(t *testing.T) {
+func TestOf(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	held := func(by string, ago time.Duration) coordinationv1.LeaseSpec {
 		return coordinationv1.LeaseSpec{HolderIdentity: new(by), LeaseDurationSeconds: new(int32(15)), RenewTime: new(metav1.NewMicroTime(now.Add(-ago)))}
@@ -24,9 +24,9 @@ func TestLeaderOf(t *testing.T) {
 		"never had": {error: "nobody holds the lease"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := leaderOf(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: leaderElectionID}, Spec: row.lease}, now)
+			got, err := Of(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: LeaseName}, Spec: row.lease}, now)
 			if got != row.want || (err != nil) != (row.error != "") || err != nil && !strings.Contains(err.Error(), row.error) {
-				t.Errorf("leaderOf = %q, %v; want %q, an error with %q", got, err, row.want, row.error)
+				t.Errorf("Of = %q, %v; want %q, an error with %q", got, err, row.want, row.error)
 			}
 		})
 	}
