@@ -68,8 +68,8 @@ type SecretSelection struct {
 // KeySelection selects keys of Secrets by globs, in which * stands for any
 // characters and ? for one.
 type KeySelection struct {
-	// include are globs of the keys that are selected, for example SM_*: at most 16, each
-	// with at most 4 *.
+	// include are globs of the keys that are selected, for example SM_*:
+	// at most 16, each with at most four *.
 	// Absent or empty: all keys. The list is replaced as a whole.
 	//
 	// +optional
@@ -81,7 +81,7 @@ type KeySelection struct {
 	Include []string `json:"include,omitempty"`
 
 	// exclude are globs of keys that are not selected, though include has them: at
-	// most 16, each with at most 4 *. The list is replaced as a whole.
+	// most 16, each with at most four *. The list is replaced as a whole.
 	//
 	// +optional
 	// +listType=atomic

@@ -83,10 +83,34 @@ func (g *Grafana) TLS() *TLS {
 	if g.Spec.Client != nil && g.Spec.Client.TLS != nil {
 		return g.Spec.Client.TLS
 	}
-	if g.Spec.External != nil {
-		return g.Spec.External.TLS
+	return g.externalTLS()
+}
+
+func (g *Grafana) externalTLS() *TLS {
+	if g.Spec.External == nil {
+		return nil
 	}
-	return nil
+	return g.Spec.External.TLS
+}
+
+// maxSmallBytes bounds what is kept of a Grafana in memory: a URL that is taken has at most 2,048 bytes, and each name and key 253.
+const maxSmallBytes = 8 << 10
+
+// IsSmall reports whether a Grafana is no larger than one that can be used.
+func (g *Grafana) IsSmall() bool {
+	size := 0
+	if e := g.Spec.External; e != nil {
+		size += len(e.URL) + len(e.TenantNamespace)
+		for _, key := range []SecretKey{e.APIKey, e.AdminUser, e.AdminPassword} {
+			size += len(key.Name) + len(key.Key)
+		}
+	}
+	for _, tls := range []*TLS{g.TLS(), g.externalTLS()} {
+		if tls != nil && tls.CertSecretRef != nil {
+			size += len(tls.CertSecretRef.Name) + len(tls.CertSecretRef.Namespace)
+		}
+	}
+	return size <= maxSmallBytes
 }
 
 // DeepCopyObject implements runtime.Object.

@@ -11,19 +11,25 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/securevalueset"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafanaoperator"
 )
 
 // maxMetadataBytes bounds the labels, or the annotations, that are cached of an object, so that nobody fills the memory with them. It is twice
 // what a set can give its GrafanaSecureValues.
 const maxMetadataBytes = 32 << 10
 
+// maxSecretLabelBytes bounds the labels that are cached of a Secret. One that has more is selected by no selector.
+const maxSecretLabelBytes = 4 << 10
+
 // isSmall reports whether labels or annotations are cached.
-func isSmall(content map[string]string) bool {
+func isSmall(content map[string]string) bool { return sizeOf(content) <= maxMetadataBytes }
+
+func sizeOf(content map[string]string) int {
 	size := 0
 	for key, value := range content {
 		size += len(key) + len(value)
 	}
-	return size <= maxMetadataBytes
+	return size
 }
 
 // maxAnnotationBytes bounds what is cached of an annotation. It is more than either of ours may have: 16 pending targets of two names.
@@ -39,7 +45,7 @@ func strip(obj any) (any, error) {
 	if o, ok := obj.(*metav1.PartialObjectMetadata); ok {
 		share(&o.Kind, &o.APIVersion, &o.Namespace)
 		used := metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, UID: o.UID, ResourceVersion: o.ResourceVersion}
-		if o.Kind == "Namespace" || isSmall(o.Labels) { // selectors match them
+		if o.Kind == "Namespace" || sizeOf(o.Labels) <= maxSecretLabelBytes { // selectors match them
 			used.Labels = shared(o.Labels)
 		}
 		o.ObjectMeta = used
@@ -48,6 +54,9 @@ func strip(obj any) (any, error) {
 	o.SetManagedFields(nil)
 	o.SetFinalizers(cut(o.GetFinalizers()))
 	_, isConnection := obj.(v1alpha1.Connection)
+	if g, ok := obj.(*grafanaoperator.Grafana); ok && !g.IsSmall() { // it could not be used anyway
+		g.Spec = grafanaoperator.Spec{}
+	}
 	sv, isValue := obj.(*v1alpha1.GrafanaSecureValue)
 	isOfSet := isValue && len(securevalueset.SetsOf(sv)) > 0 // which compares all that it gave it
 	if !isOfSet || !isSmall(o.GetAnnotations()) {

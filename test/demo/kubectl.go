@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -78,6 +79,11 @@ func (d *demo) kubectl(ctx context.Context, args ...string) (string, error) {
 	cmd.Dir = d.dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C must not reach it before the demo, which would take it for a failure
 	out, err := cmd.CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGINT { // as it was about to have a group of its own
+			return "", errInterrupted
+		}
+	}
 	if err != nil {
 		return string(out), fmt.Errorf("kubectl %s: %w", shellWords(args), err)
 	}

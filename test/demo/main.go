@@ -89,7 +89,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 		err = d.show(ctx)
 	}
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, errors.Is(err, errInterrupted):
 		return errInterrupted
 	case err != nil:
 		return fmt.Errorf("%w\n\nThe manager's log:\n%s", err, d.managerLog())

@@ -25,7 +25,7 @@ What it holds. Grafana itself never shows a value:
 
   curl <url><values>
 
-Three things to try:
+Four things to try:
 
 1. Rotate the Secret:
 
@@ -38,7 +38,15 @@ Three things to try:
   curl -X DELETE -H 'Authorization: Bearer <token>' $api/securevalues/<object>
   sleep 6; kubectl events --for gsv/<object>
 
-3. Follow the quickstart in README.md, with this URL, namespace and token.
+3. Add a key to the Secret of the set:
+
+  kubectl patch secret demo-many -p '{"stringData":{"NEW":"my-value"}}'
+  kubectl get gsvset,gsv
+
+4. Follow the quickstart in README.md, with this URL, namespace and token.
+
+This Kubernetes has no controllers of its own: a set that you delete leaves its
+GrafanaSecureValues. Delete them, too.
 `
 
 // yourTurn is what a person at a terminal can do next.

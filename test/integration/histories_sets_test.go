@@ -359,9 +359,12 @@ func (h *history) setClaims() (claims map[string]*modelObject, found []string) {
 	children := h.children()
 	if h.sets.spec != nil {
 		wanted = h.sets.selected()
-		for _, child := range children { // what has lost its Secret stays
-			from := sourceOfChild(child)
-			if _, exists := h.sets.secrets[from.secret]; !exists && h.sets.spec.matches(from) {
+		taken := map[modelTarget]bool{}
+		for from := range wanted {
+			taken[h.targetOf("", h.sets.spec.modelOf(from))] = true
+		}
+		for _, child := range children { // what has lost its Secret stays, but gives way to what has one
+			if from := sourceOfChild(child); h.isMissing(from) && !taken[h.targetOf("", h.sets.spec.modelOf(from))] {
 				wanted[from] = true
 			}
 		}
@@ -404,6 +407,12 @@ func (h *history) setClaims() (claims map[string]*modelObject, found []string) {
 }
 
 func (h *history) isSet(owner metav1.OwnerReference) bool { return owner.UID == h.sets.uid }
+
+// isMissing reports whether the set means a source whose Secret does not exist.
+func (h *history) isMissing(from modelSource) bool {
+	_, exists := h.sets.secrets[from.secret]
+	return !exists && h.sets.spec.matches(from)
+}
 
 // collides reports whether two sources have one name in one Grafana, which a set refuses.
 func (h *history) collides(wanted map[modelSource]bool) bool {
@@ -450,7 +459,8 @@ func (h *history) setDifferences(wanted map[modelSource]bool, made map[modelSour
 	for from, child := range made {
 		if !wanted[from] {
 			counts.Stale++
-			if h.sets.spec.prune && (!h.sets.spec.byLabel || len(h.sets.secrets) > 0) {
+			isOfSet := slices.ContainsFunc(child.OwnerReferences, h.isSet) // else an earlier one has left it behind
+			if h.sets.spec.prune && isOfSet && !h.isMissing(from) && (!h.sets.spec.byLabel || len(h.sets.secrets) > 0) {
 				differs("%s is made of %v and not pruned", child.Name, from)
 			}
 		}

@@ -35,16 +35,19 @@ import (
 var idle = map[string]string{
 	"list secrets":    byList,
 	"list namespaces": byList,
-	"list grafanaconnections.grafana.securevalues.io":        byList,
-	"list clustergrafanaconnections.grafana.securevalues.io": byList,
-	"patch events in its own namespace":                      bySeries,
-	"get grafanas.grafana.integreatly.org":                   byUse,
+	"list grafanaconnections.grafana.securevalues.io":                  byList,
+	"list clustergrafanaconnections.grafana.securevalues.io":           byList,
+	"patch events in its own namespace":                                bySeries,
+	"get grafanas.grafana.integreatly.org":                             byUse,
+	"list grafanasecurevaluesets.grafana.securevalues.io":              byList,
+	"update grafanasecurevaluesets/finalizers.grafana.securevalues.io": byOwner,
 }
 
 const (
 	byList   = "where the API server does not begin a watch with what is there"
 	bySeries = "where an event is repeated again and again"
 	byUse    = "with list and watch, as a role for reading has it"
+	byOwner  = "where the admission plugin OwnerReferencesPermissionEnforcement is on"
 )
 
 // renderedRights returns the ServiceAccount of the manager, all roles and all bindings, and the Secret that it fills, as config/default

@@ -44,6 +44,9 @@ func (r *Reconciler) check(ctx context.Context, conn v1alpha1.Connection) (check
 	var known checked
 	turn, epoch := false, 0
 	r.registry.with(id, func(e *entry) {
+		if to != nil && e.checked && grafanaRef(conn) != nil && (e.config.server != to.server() || e.config.access != to.access) {
+			e.invalidate() // the Grafana was edited while it was checked
+		}
 		known, epoch = e.known(), e.epoch
 		now := configOf(conn, to, versions)
 		if complete && (e.config.secrets != now.secrets || e.config.server != now.server) {

@@ -129,7 +129,7 @@ func (r *Reconciler) credentials(ctx context.Context, conn v1alpha1.Connection, 
 		}
 		versions = append(versions, version(secret))
 		result.versions = strings.Join(versions, ",")
-		if what := Foreign(ref.name, secret.Type); what != "" && (namespace == r.OperatorNamespace || secret.Type == fingerprint.SecretType) {
+		if what := Foreign(ref.name, secret.Type); what != "" && (namespace == r.OperatorNamespace || secret.Type == fingerprint.SecretType || to.grafana != "") {
 			return result, noCredentials(ref.name, what)
 		}
 		if ref.optional && !slices.ContainsFunc(ref.keys, func(key string) bool { return secret.Data[key] != nil }) {

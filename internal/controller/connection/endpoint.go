@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -80,8 +81,9 @@ func endpointOfGrafana(g *grafanaoperator.Grafana, spec *v1alpha1.GrafanaConnect
 		}
 	}
 	for _, ref := range to.secrets { // the schema of grafana-operator takes any name
-		if validation.IsDNS1123Subdomain(ref.name) != nil {
-			return nil, grafanaNotSupported(g.Name, "names a Secret that cannot exist")
+		isNoKey := func(key string) bool { return validation.IsConfigMapKey(key) != nil }
+		if validation.IsDNS1123Subdomain(ref.name) != nil || slices.ContainsFunc(ref.keys, isNoKey) {
+			return nil, grafanaNotSupported(g.Name, "names a Secret, or a key of one, that cannot exist")
 		}
 	}
 	access, _ := json.Marshal([]any{g.Name, external.APIKey, external.AdminUser, external.AdminPassword, to.tls}) // plain structs

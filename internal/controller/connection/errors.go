@@ -48,7 +48,7 @@ func unusableSpec(to *endpoint, err error) error {
 	case errors.Is(err, grafana.ErrAddress), errors.Is(err, grafana.ErrClearProxy):
 		return err
 	case to.grafana != "": // err does not repeat the URL
-		return status.Errorf(status.Here, v1alpha1.ReasonInvalidSpec, "spec.external.url of Grafana %q, which spec.grafanaRef names, cannot be used with spec.namespace: %s. Change it, or name the Grafana by spec.url.", to.grafana, err)
+		return status.Errorf(status.Here, v1alpha1.ReasonInvalidSpec, "spec.external.url of Grafana %q, which spec.grafanaRef names, cannot be used with spec.namespace: %s. Correct the URL of the Grafana, or create another connection with that spec.namespace.", to.grafana, err)
 	default:
 		return invalidSpec(err)
 	}

@@ -2,7 +2,6 @@ package connection
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -51,7 +50,9 @@ func (g *grafanas) get(ctx context.Context, key client.ObjectKey) (*grafanaopera
 	defer cancel()
 	found := &grafanaoperator.Grafana{}
 	if _, err := g.cache.GetInformer(ctx, found); err != nil { // it waits for the first LIST of the watch
-		return nil, fmt.Errorf("read the Grafanas of grafana-operator: %w", err)
+		return nil, status.Errorf(status.Time, v1alpha1.ReasonKubernetesRefused,
+			"The Grafanas of grafana-operator could not be listed. Check that the operator may get, list and watch grafanas.%s in all namespaces that it watches, and that each Grafana can be read. The operator retries automatically.",
+			grafanaoperator.GroupVersion.Group).Because(err)
 	}
 	err := g.cache.Get(ctx, key, found)
 	if apierrors.IsNotFound(err) {

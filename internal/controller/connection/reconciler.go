@@ -201,7 +201,7 @@ func (r *Reconciler) announce(ctx context.Context, old, conn v1alpha1.Connection
 	if condition.Class != status.None {
 		eventType = corev1.EventTypeWarning
 	}
-	r.recorder.Eventf(conn, nil, eventType, condition.Reason, "Check", "%s", condition.Message)
+	r.recorder.Eventf(conn, nil, eventType, condition.Reason, "Check", "%s", status.NoteOf(condition.Message))
 }
 
 // isBehind reports whether the cache does not show our own last write yet. After a restore of etcd it never does.

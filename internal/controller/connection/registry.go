@@ -116,8 +116,8 @@ func configOf(conn v1alpha1.Connection, to *endpoint, secrets string) config {
 	return c
 }
 
-// Server returns the server of a connection: of its url, or where the Grafana that it references was when it was checked last. "" is that
-// this is not known.
+// Server returns the server of a connection: of its url, or where the Grafana that it references was when it was checked last, by this process or
+// as status says. "" is that this is not known. Nothing is sent on the word of a status: see Acquire.
 func (r *Registry) Server(conn v1alpha1.Connection) (server string) {
 	if grafanaRef(conn) == nil {
 		return ServerOf(conn.GetSpec().URL)
@@ -126,6 +126,9 @@ func (r *Registry) Server(conn v1alpha1.Connection) (server string) {
 	defer r.mu.Unlock()
 	if e := r.entries[IDFor(conn)]; e != nil && e.config.uid == conn.GetUID() && e.config.generation == conn.GetGeneration() {
 		return e.config.server
+	}
+	if address := conn.GetStatus().URL; address != "" {
+		return ServerOf(address)
 	}
 	return ""
 }

@@ -71,7 +71,7 @@ func (r *Reconciler) releaseTarget(
 		return err
 	}
 	place := r.placeOf(conn, t)
-	if wanted != nil && place == wanted.place { // the same value, through another connection
+	if wanted != nil && place.Server != "" && place == wanted.place { // the same value, through another connection
 		rec.release(t, "")
 		return nil
 	}

@@ -5,7 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -35,43 +38,101 @@ func (r *Reconciler) carryOut(ctx context.Context, set *v1alpha1.GrafanaSecureVa
 			return err
 		}
 	}
-	batch := p.apply[:min(len(p.apply), maxWrites)]
+	wasRefused := func(child *v1alpha1.GrafanaSecureValue) bool { return m.refused[child.Name] }
+	again := slices.DeleteFunc(slices.Clone(p.apply), func(child *v1alpha1.GrafanaSecureValue) bool { return !wasRefused(child) })
+	fresh := slices.DeleteFunc(p.apply, wasRefused)
+	batch := append(fresh, again...)
+	batch = batch[:min(len(batch), maxWrites)]
 	answers, errs := make([]*v1alpha1.GrafanaSecureValue, len(batch)), make([]error, len(batch))
 	workqueue.ParallelizeUntil(ctx, maxConcurrentWrites, len(batch), func(i int) { answers[i], errs[i] = r.apply(ctx, batch[i]) })
-	var refused error
+	p.left = max(0, len(fresh)-len(batch)) // what was refused is not waited for
+	var refused, failed error
 	changed := false
 	for i, err := range errs {
+		delete(m.refused, batch[i].Name)
 		switch {
 		case answers[i] != nil:
 			m.wrote(answers[i], r.now())
 			p.asWanted = append(p.asWanted, answers[i])
 		case status.Of(err) != nil:
 			refused = cmp.Or(refused, err)
+			m.refuses(batch[i].Name)
 		case errors.Is(err, errChanged):
 			changed = true
 		default:
-			return cmp.Or(err, ctx.Err()) // none is that it was not tried
+			failed = cmp.Or(failed, err, ctx.Err()) // none is that it was not tried
 		}
 	}
-	p.left = len(p.apply) - len(batch)
 	switch {
+	case failed != nil:
+		return failed
 	case changed:
 		return errChanged
-	case refused != nil:
+	case refused != nil || p.left > 0:
 		return refused
-	case p.left > 0:
-		return nil
 	}
-	for _, child := range p.prune[:min(len(p.prune), maxWrites)] {
-		err := r.client.Delete(ctx, child.DeepCopy(), client.Preconditions{UID: &child.UID, ResourceVersion: &child.ResourceVersion})
-		if status.Of(err) == nil && apierrors.IsConflict(err) {
-			return errChanged
+	return r.prune(ctx, set, p)
+}
+
+// prune deletes what the plan says. The caches of Secrets and connections may be older than that of the set: what they show is read once more.
+func (r *Reconciler) prune(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, p *plan) error {
+	batch := p.prune[:min(len(p.prune), maxWrites)]
+	current := map[string]bool{}
+	for _, child := range batch {
+		from := sourceOf(child)
+		for _, o := range []client.Object{secretNamed(from.secret), connectionNamed(from.connection)} {
+			key := fmt.Sprintf("%T %s", o, o.GetName())
+			if current[key] {
+				continue
+			}
+			if err := r.isCurrent(ctx, set.Namespace, o); err != nil {
+				return err
+			}
+			current[key] = true
 		}
-		if client.IgnoreNotFound(err) != nil {
+	}
+	var refused error
+	pruned := 0
+	defer func() {
+		if pruned > 0 {
+			r.recorder.Eventf(set, nil, corev1.EventTypeNormal, "Pruned", "Prune", "Pruned %d GrafanaSecureValues that are no longer selected", pruned)
+		}
+	}()
+	for _, child := range batch {
+		err := r.client.Delete(ctx, child.DeepCopy(), client.Preconditions{UID: &child.UID, ResourceVersion: &child.ResourceVersion})
+		switch {
+		case client.IgnoreNotFound(err) == nil:
+			pruned++
+		case status.Of(err) != nil:
+			refused = cmp.Or(refused, err)
+		case apierrors.IsConflict(err):
+			return errChanged
+		default:
 			return err
 		}
 	}
-	p.left = max(0, len(p.prune)-maxWrites)
+	p.left = len(p.prune) - len(batch)
+	return refused
+}
+
+// isCurrent asks the API server whether the cache shows an object as it is. The error is errChanged where it does not.
+func (r *Reconciler) isCurrent(ctx context.Context, namespace string, o client.Object) error {
+	key := client.ObjectKey{Namespace: namespace, Name: o.GetName()}
+	if _, shared := o.(*v1alpha1.ClusterGrafanaConnection); shared {
+		if key.Namespace = ""; !r.served.Cluster {
+			return nil
+		}
+	}
+	cached, _ := o.DeepCopyObject().(client.Object) // a copy has the type of its original
+	cachedErr, liveErr := r.client.Get(ctx, key, cached), r.live.Get(ctx, key, o)
+	switch {
+	case client.IgnoreNotFound(cachedErr) != nil:
+		return cachedErr
+	case client.IgnoreNotFound(liveErr) != nil:
+		return liveErr
+	case (cachedErr == nil) != (liveErr == nil), cached.GetResourceVersion() != o.GetResourceVersion():
+		return errChanged
+	}
 	return nil
 }
 

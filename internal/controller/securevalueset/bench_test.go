@@ -31,7 +31,7 @@ func BenchmarkPlan(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if p := planFor(set, wanted, children, nil, false, true); len(p.asWanted) != len(children) {
+		if p := planFor(set, wanted, children, nil, s, false); len(p.asWanted) != len(children) {
 			b.Fatal("not all are as wanted")
 		}
 	}

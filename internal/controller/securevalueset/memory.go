@@ -20,6 +20,7 @@ type memory struct {
 	names     map[selectedKey]string // in Grafana: to render 1,000 takes longer than all else of a reconcile
 	written   map[string]string      // resourceVersion that our own write of a GrafanaSecureValue got, until the cache shows it
 	writtenAt time.Time
+	refused   map[string]bool // GrafanaSecureValues that Kubernetes refused
 
 	applied   int64     // the generation of which all was applied
 	summary   *summary  // of the last reconcile
@@ -63,7 +64,7 @@ func (m *memory) wrote(answer *v1alpha1.GrafanaSecureValue, now time.Time) {
 // begins forgets what was read and rendered for another generation of the set.
 func (m *memory) begins(set *v1alpha1.GrafanaSecureValueSet) {
 	if m.readFor != set.Generation || m.names == nil {
-		m.readFor, m.secrets, m.names = set.Generation, nil, map[selectedKey]string{}
+		m.readFor, m.secrets, m.names, m.refused = set.Generation, nil, map[selectedKey]string{}, nil
 	}
 }
 
@@ -74,6 +75,14 @@ func (m *memory) namesOf(selected map[selectedKey]bool) map[selectedKey]string {
 		return !found
 	})
 	return m.names
+}
+
+// refuses remembers that Kubernetes refused a GrafanaSecureValue.
+func (m *memory) refuses(name string) {
+	if m.refused == nil {
+		m.refused = map[string]bool{}
+	}
+	m.refused[name] = true
 }
 
 // isAhead reports whether the cache does not show our own last writes yet. What was deleted meanwhile it never shows, so that there is an

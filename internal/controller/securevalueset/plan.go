@@ -34,7 +34,13 @@ func childName(set string, from selectedKey) string {
 
 // wantedBy returns the GrafanaSecureValues that a set makes of what it selects, by name. What it refuses it refuses whole.
 func wantedBy(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, s *selection) (map[string]*v1alpha1.GrafanaSecureValue, error) {
-	if len(s.keys) > v1alpha1.MaxSecureValues {
+	existing := 0
+	for _, exists := range s.keys {
+		if exists {
+			existing++
+		}
+	}
+	if existing > v1alpha1.MaxSecureValues {
 		return nil, tooMany()
 	}
 	wanted, at := map[string]*v1alpha1.GrafanaSecureValue{}, map[string]selectedKey{}
@@ -51,11 +57,11 @@ func wantedBy(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, s *selec
 		}
 		place := placeOf(from.connection, s.connections[from.connection]) + "/" + name
 		other, found := at[place]
-		if found && !s.keys[from] { // what is missing was replaced by what exists: it is no longer selected
+		if found && !s.keys[from] && s.keys[other] { // what is missing was replaced by what exists: it is no longer selected
 			continue
 		}
 		if found {
-			return nil, refuse(v1alpha1.ReasonNameCollision, "%s and %s both have the name %q in one Grafana. Change spec.nameTemplate, for example add {{ .Secret }}, or select one of them.", other, from, name)
+			return nil, refuse(v1alpha1.ReasonNameCollision, "%s and %s both have the name %q in one Grafana. %s", other, from, name, howToTell(other, from))
 		}
 		at[place] = from
 		child := childOf(set, from, name)
@@ -65,6 +71,18 @@ func wantedBy(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, s *selec
 		wanted[child.Name] = child
 	}
 	return wanted, nil
+}
+
+// howToTell says what tells two keys apart that have one name.
+func howToTell(a, b selectedKey) string {
+	switch {
+	case a.secret != b.secret:
+		return "Add {{ .Secret }} to spec.nameTemplate, or select one of the Secrets."
+	case a.key != b.key:
+		return "Use {{ .Key }} in spec.nameTemplate, or exclude one of them in spec.keys.exclude."
+	default:
+		return "Both connections are of this Grafana: remove one of them from spec.connectionRefs, or add {{ .Connection }} to spec.nameTemplate."
+	}
 }
 
 func tooMany() error {
@@ -156,11 +174,12 @@ type plan struct {
 	waiting  int                            // wanted, and in the way is what a deleted set has left
 	taken    []string                       // wanted names that others have
 	stale    int                            // not wanted, and there
+	oneStale string                         // name of the first of these
 }
 
 // planFor compares the wanted GrafanaSecureValues with those that there are. of has those of the set, and others those that have a wanted name
 // and are not of the set. edited says that the set has changed since all were applied.
-func planFor(set *v1alpha1.GrafanaSecureValueSet, wanted, of, others map[string]*v1alpha1.GrafanaSecureValue, edited, mayPrune bool) *plan {
+func planFor(set *v1alpha1.GrafanaSecureValueSet, wanted, of, others map[string]*v1alpha1.GrafanaSecureValue, selected *selection, edited bool) *plan {
 	p := &plan{}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		want, is, other := wanted[name], of[name], others[name]
@@ -186,9 +205,12 @@ func planFor(set *v1alpha1.GrafanaSecureValueSet, wanted, of, others map[string]
 	for _, name := range slices.Sorted(maps.Keys(of)) {
 		if is := of[name]; wanted[name] == nil {
 			p.stale++
+			p.oneStale = cmp.Or(p.oneStale, name)
 			// A person has edited what does not have the name that it would have: its Secret or connection may be missing.
-			isItself := childName(set.Name, sourceOf(is)) == name
-			if set.Spec.PrunePolicy == v1alpha1.PrunePolicyDelete && mayPrune && isItself && metav1.IsControlledBy(is, set) && is.DeletionTimestamp.IsZero() {
+			from := sourceOf(is)
+			_, stays := selected.keys[from] // though another one has its name in Grafana now
+			isSafe := !selected.unmatched && !stays && childName(set.Name, from) == name
+			if set.Spec.PrunePolicy == v1alpha1.PrunePolicyDelete && isSafe && metav1.IsControlledBy(is, set) && is.DeletionTimestamp.IsZero() {
 				p.prune = append(p.prune, is)
 			}
 		}

@@ -76,6 +76,10 @@ func TestWanted(t *testing.T) {
 	}
 	replaced := selecting(selectedKey{"old", "k", prod}, selectedKey{"zero", "k", prod})
 	replaced.keys[selectedKey{"old", "k", prod}] = false
+	missing := selecting()
+	missing.keys[selectedKey{"old", "k", prod}], missing.keys[selectedKey{"zero", "k", prod}] = false, false
+	staying := selecting(many...)
+	staying.keys[selectedKey{"old", "k", prod}] = false
 	for name, row := range map[string]struct {
 		template string
 		s        *selection
@@ -93,6 +97,8 @@ func TestWanted(t *testing.T) {
 		"one Grafana of two connections": {"", same, v1alpha1.ReasonNameCollision, []string{`"prod"`, `"us"`}},
 		"one name, and its old Secret is missing":     {"{{ .Secret | trunc 0 }}{{ .Key }}", replaced, "", []string{"k"}},
 		"the address of a Grafana that is referenced": {"", byRef, v1alpha1.ReasonNameCollision, []string{`"prod"`, `"us"`}},
+		"one name, and both Secrets are missing":      {"{{ .Key }}", missing, v1alpha1.ReasonNameCollision, []string{`Secret "old"`, `Secret "zero"`}},
+		"1,000, and what stays":                       {"{{ .Secret }}{{ .Key | dnsName }}", staying, "", nil},
 		"a name that is none":                         {"{{ .Key }}", selecting(selectedKey{"a", "UPPER", prod}), v1alpha1.ReasonTemplateInvalid, []string{`"UPPER"`, `Key "UPPER" of Secret "a"`, "dnsName"}},
 		"an empty name":                               {"{{ .Key | trunc 0 }}", selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{`""`}},
 		"a name of 254 characters":                    {strings.Repeat("x", 254), selecting(selectedKey{"a", "k", prod}), v1alpha1.ReasonTemplateInvalid, []string{"253"}},
@@ -177,7 +183,7 @@ func TestPlan(t *testing.T) {
 			default:
 				of[is.Name] = is
 			}
-			p := planFor(set, map[string]*v1alpha1.GrafanaSecureValue{want.Name: want}, of, others, row.edited, true)
+			p := planFor(set, map[string]*v1alpha1.GrafanaSecureValue{want.Name: want}, of, others, selecting(), row.edited)
 			got := map[bool]string{len(p.asWanted) > 0: "as wanted", p.waiting > 0: "waiting", len(p.taken) > 0: "taken", len(p.leaving) > 0: "leaving"}[true]
 			if len(p.apply) > 0 {
 				got = strings.TrimSpace("apply " + string(p.apply[0].UID))
@@ -194,15 +200,17 @@ func TestPrune(t *testing.T) {
 	for name, row := range map[string]struct {
 		policy    v1alpha1.PrunePolicy
 		unmatched bool
+		stays     bool // its Secret is missing
 		edit      func(*v1alpha1.GrafanaSecureValue)
 		want      int
 	}{
-		"Retain":                     {v1alpha1.PrunePolicyRetain, false, nil, 0},
-		"Delete":                     {v1alpha1.PrunePolicyDelete, false, nil, 1},
-		"a selector matches nothing": {v1alpha1.PrunePolicyDelete, true, nil, 0},
-		"it has no controller":       {v1alpha1.PrunePolicyDelete, false, func(sv *v1alpha1.GrafanaSecureValue) { sv.OwnerReferences = nil }, 0},
-		"it is being deleted":        {v1alpha1.PrunePolicyDelete, false, func(sv *v1alpha1.GrafanaSecureValue) { sv.DeletionTimestamp = &now }, 0},
-		"it was edited, so that its Secret is not known": {v1alpha1.PrunePolicyDelete, false, func(sv *v1alpha1.GrafanaSecureValue) {
+		"Retain":                     {v1alpha1.PrunePolicyRetain, false, false, nil, 0},
+		"Delete":                     {v1alpha1.PrunePolicyDelete, false, false, nil, 1},
+		"a selector matches nothing": {v1alpha1.PrunePolicyDelete, true, false, nil, 0},
+		"its Secret is missing":      {v1alpha1.PrunePolicyDelete, false, true, nil, 0},
+		"it has no controller":       {v1alpha1.PrunePolicyDelete, false, false, func(sv *v1alpha1.GrafanaSecureValue) { sv.OwnerReferences = nil }, 0},
+		"it is being deleted":        {v1alpha1.PrunePolicyDelete, false, false, func(sv *v1alpha1.GrafanaSecureValue) { sv.DeletionTimestamp = &now }, 0},
+		"it was edited, so that its Secret is not known": {v1alpha1.PrunePolicyDelete, false, false, func(sv *v1alpha1.GrafanaSecureValue) {
 			sv.Spec.ValueFrom.SecretKeyRef.Name = "other"
 		}, 0},
 	} {
@@ -210,7 +218,12 @@ func TestPrune(t *testing.T) {
 			set := newSet()
 			set.Spec.PrunePolicy = row.policy
 			is := child(set, selectedKey{"a", "k", prod}, row.edit)
-			p := planFor(set, nil, map[string]*v1alpha1.GrafanaSecureValue{is.Name: is}, nil, false, !row.unmatched)
+			s := selecting()
+			s.unmatched = row.unmatched
+			if row.stays {
+				s.keys[sourceOf(is)] = false
+			}
+			p := planFor(set, nil, map[string]*v1alpha1.GrafanaSecureValue{is.Name: is}, nil, s, false)
 			if p.stale != 1 || len(p.prune) != row.want {
 				t.Errorf("%d stale and %d to prune, want 1 and %d", p.stale, len(p.prune), row.want)
 			}

@@ -96,7 +96,7 @@ func (r *Reconciler) sync(ctx context.Context, set *v1alpha1.GrafanaSecureValueS
 	if err != nil {
 		return nil, err
 	}
-	p := planFor(set, wanted, byName(children), others, !m.hasApplied(set), !selected.unmatched)
+	p := planFor(set, wanted, byName(children), others, selected, !m.hasApplied(set))
 	err = r.carryOut(ctx, set, p, m)
 	if err == nil && p.left == 0 {
 		m.applied = set.Generation

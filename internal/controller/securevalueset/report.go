@@ -38,11 +38,13 @@ type summary struct {
 	left     int      // to be applied or pruned by the next reconcile
 	taken    []string // names that others have
 	nothing  []string // what selects nothing, in sentences
+	stale    string   // one that is no longer selected
+	paused   int      // of those that are ready
 }
 
 // summaryOf counts the GrafanaSecureValues of a plan that was carried out.
 func summaryOf(p *plan, desired int, nothing []string) *summary {
-	s := &summary{waiting: p.waiting, left: p.left, taken: p.taken, nothing: nothing, stalled: true}
+	s := &summary{waiting: p.waiting, left: p.left, taken: p.taken, nothing: nothing, stalled: true, stale: p.oneStale}
 	for _, name := range p.taken {
 		s.failures = append(s.failures, v1alpha1.SecureValueFailure{Name: name, Reason: v1alpha1.ReasonChildConflict})
 	}
@@ -55,6 +57,9 @@ func summaryOf(p *plan, desired int, nothing []string) *summary {
 			s.waiting++
 		case isReady:
 			ready++
+			if condition.Reason == v1alpha1.ReasonSuspended {
+				s.paused++
+			}
 		default:
 			s.failures = append(s.failures, v1alpha1.SecureValueFailure{Name: child.Name, Reason: condition.Reason})
 			s.stalled = s.stalled && meta.IsStatusConditionTrue(child.Status.Conditions, v1alpha1.ConditionStalled)
@@ -74,19 +79,27 @@ func (s *summary) condition(set *v1alpha1.GrafanaSecureValueSet) status.Conditio
 	counts := fmt.Sprintf("%d of %d GrafanaSecureValues are ready.", s.counts.Ready, s.counts.Desired)
 	var more string
 	if s.counts.Stale > 0 {
-		more = fmt.Sprintf(" %d others are no longer selected.", s.counts.Stale)
+		more = fmt.Sprintf(" %d others are no longer selected, for example %s.", s.counts.Stale, s.stale)
+	}
+	if s.paused > 0 {
+		more += fmt.Sprintf(" %d are suspended: Grafana may hold outdated values.", s.paused)
+	}
+	progressing := func() status.Condition {
+		return status.Condition{Class: status.Watch, Reason: v1alpha1.ReasonProgressing, Message: fmt.Sprintf(
+			"%s %d have not reported yet. %s%s", counts, s.waiting+s.left, list, more)}
 	}
 	switch {
+	case s.left > 0: // not all is applied
+		return progressing()
 	case len(s.taken) > 0:
 		return status.Condition{Class: status.Here, Reason: v1alpha1.ReasonChildConflict, Message: fmt.Sprintf(
 			"GrafanaSecureValue %q exists and is not of this set. Delete it. If nothing controls it, the label %s=%s has the set take it over instead. %s%s",
 			s.taken[0], v1alpha1.LabelSet, set.Name, counts, more)}
 	case len(s.nothing) > 0:
 		return status.Condition{Class: status.Watch, Reason: v1alpha1.ReasonNothingSelected, Message: fmt.Sprintf(
-			"%s Create it, or correct spec. Nothing is pruned where a selector matches nothing. %s%s", strings.Join(s.nothing, " "), counts, more)}
-	case s.waiting+s.left > 0:
-		return status.Condition{Class: status.Watch, Reason: v1alpha1.ReasonProgressing, Message: fmt.Sprintf(
-			"%s %d have not reported yet. %s%s", counts, s.waiting+s.left, list, more)}
+			"%s Correct spec, or create what is missing.%s", strings.Join(s.nothing, " "), more)}
+	case s.waiting > 0:
+		return progressing()
 	case s.counts.Failed > 0:
 		first := s.failures[0]
 		c := status.Condition{Class: status.Watch, Reason: v1alpha1.ReasonSecureValuesNotReady, Message: fmt.Sprintf(
@@ -97,7 +110,7 @@ func (s *summary) condition(set *v1alpha1.GrafanaSecureValueSet) status.Conditio
 		return c
 	default:
 		return status.Condition{Class: status.None, Reason: v1alpha1.ReasonSynced, Message: fmt.Sprintf(
-			"All %d GrafanaSecureValues are in sync with Grafana.%s", s.counts.Desired, more)}
+			"All %d GrafanaSecureValues are ready.%s", s.counts.Desired, more)}
 	}
 }
 
@@ -125,9 +138,12 @@ func (r *Reconciler) report(ctx context.Context, set *v1alpha1.GrafanaSecureValu
 	default:
 		condition = known.Condition
 	}
-	if condition.Class == status.Time {
+	switch {
+	case found != nil && found.left > 0: // others wait behind those that were refused
+		result.RequeueAfter = lagDelay
+	case condition.Class == status.Time:
 		result.RequeueAfter = r.retries.When(key)
-	} else {
+	default:
 		r.retries.Forget(key)
 	}
 	next := set.DeepCopy()

@@ -26,6 +26,7 @@ func TestSummary(t *testing.T) {
 	ready, fails, stuck := saying("ready", status.None, v1alpha1.ReasonSynced), saying("fails", status.Time, v1alpha1.ReasonGrafanaUnavailable), saying("stuck", status.Here, v1alpha1.ReasonValueTooLarge)
 	silent, behind := saying("new", status.None, ""), saying("behind", status.None, v1alpha1.ReasonSynced)
 	behind.Generation = 3
+	suspended := saying("suspended", status.None, v1alpha1.ReasonSuspended)
 	now := metav1.Now()
 	going, blocked := saying("going", status.None, v1alpha1.ReasonSynced), saying("blocked", status.Time, v1alpha1.ReasonDeletionBlocked)
 	going.DeletionTimestamp, blocked.DeletionTimestamp = &now, &now
@@ -35,19 +36,21 @@ func TestSummary(t *testing.T) {
 		want    string // desired ready failed stale, reason and class
 		words   string
 	}{
-		"nothing":             {plan{}, nil, "0 0 0 0 Synced 0", "All 0 "},
-		"all ready":           {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready, ready}}, nil, "2 2 0 0 Synced 0", "All 2 "},
-		"and stale ones":      {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready}, stale: 3}, nil, "1 1 0 3 Synced 0", "3 others are no longer selected"},
-		"a new one":           {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready, silent}}, nil, "2 1 0 0 Progressing 3", "1 of 2"},
-		"one that has moved":  {plan{asWanted: []*v1alpha1.GrafanaSecureValue{behind, stuck}}, nil, "2 0 1 0 Progressing 3", "0 of 2"},
-		"some for later":      {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready}, left: 1}, nil, "1 1 0 0 Progressing 3", "1 have not reported"},
-		"one in the way":      {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready}, waiting: 1}, nil, "2 1 0 0 Progressing 3", "1 have not reported"},
-		"one that goes":       {plan{leaving: []*v1alpha1.GrafanaSecureValue{going}}, nil, "1 0 0 0 Progressing 3", "0 of 1"},
-		"one that cannot go":  {plan{leaving: []*v1alpha1.GrafanaSecureValue{blocked}}, nil, "1 0 1 0 SecureValuesNotReady 3", "blocked says DeletionBlocked"},
-		"one that fails":      {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready, fails, stuck}}, nil, "3 1 2 0 SecureValuesNotReady 3", "fails says GrafanaUnavailable"},
-		"all that fail stuck": {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready, stuck}}, nil, "2 1 1 0 SecureValuesNotReady 4", "stuck says ValueTooLarge"},
-		"a name is taken":     {plan{asWanted: []*v1alpha1.GrafanaSecureValue{fails}, taken: []string{"taken"}}, nil, "2 0 2 0 ChildConflict 4", `"taken" exists`},
-		"nothing matches":     {plan{stale: 2}, []string{"spec.secrets.selector matches nothing."}, "0 0 0 2 NothingSelected 3", "spec.secrets.selector matches nothing."},
+		"nothing":                         {plan{}, nil, "0 0 0 0 Synced 0", "All 0 "},
+		"all ready":                       {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready, ready}}, nil, "2 2 0 0 Synced 0", "All 2 "},
+		"and stale ones":                  {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready}, stale: 3, oneStale: "old"}, nil, "1 1 0 3 Synced 0", "3 others are no longer selected, for example old"},
+		"a suspended one":                 {plan{asWanted: []*v1alpha1.GrafanaSecureValue{suspended}}, nil, "1 1 0 0 Synced 0", "1 are suspended"},
+		"a new one":                       {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready, silent}}, nil, "2 1 0 0 Progressing 3", "1 of 2"},
+		"one that has moved":              {plan{asWanted: []*v1alpha1.GrafanaSecureValue{behind, stuck}}, nil, "2 0 1 0 Progressing 3", "0 of 2"},
+		"some for later":                  {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready}, left: 1}, nil, "1 1 0 0 Progressing 3", "1 have not reported"},
+		"a name is taken, some for later": {plan{taken: []string{"taken"}, left: 1}, nil, "1 0 1 0 Progressing 3", "0 of 1"},
+		"one in the way":                  {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready}, waiting: 1}, nil, "2 1 0 0 Progressing 3", "1 have not reported"},
+		"one that goes":                   {plan{leaving: []*v1alpha1.GrafanaSecureValue{going}}, nil, "1 0 0 0 Progressing 3", "0 of 1"},
+		"one that cannot go":              {plan{leaving: []*v1alpha1.GrafanaSecureValue{blocked}}, nil, "1 0 1 0 SecureValuesNotReady 3", "blocked says DeletionBlocked"},
+		"one that fails":                  {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready, fails, stuck}}, nil, "3 1 2 0 SecureValuesNotReady 3", "fails says GrafanaUnavailable"},
+		"all that fail stuck":             {plan{asWanted: []*v1alpha1.GrafanaSecureValue{ready, stuck}}, nil, "2 1 1 0 SecureValuesNotReady 4", "stuck says ValueTooLarge"},
+		"a name is taken":                 {plan{asWanted: []*v1alpha1.GrafanaSecureValue{fails}, taken: []string{"taken"}}, nil, "2 0 2 0 ChildConflict 4", `"taken" exists`},
+		"nothing matches":                 {plan{stale: 2}, []string{"spec.secrets.selector matches nothing."}, "0 0 0 2 NothingSelected 3", "spec.secrets.selector matches nothing."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := summaryOf(&row.p, len(row.p.asWanted)+len(row.p.leaving)+row.p.waiting+len(row.p.taken), row.nothing)

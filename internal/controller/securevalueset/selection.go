@@ -55,7 +55,7 @@ type selection struct {
 // matchesNothing records that a selector does.
 func (s *selection) matchesNothing(field string) {
 	s.unmatched = true
-	s.nothing = append(s.nothing, field+" matches nothing.")
+	s.nothing = append(s.nothing, field+" matches nothing. Nothing is pruned meanwhile.")
 }
 
 // selected reads what a set selects. A child whose Secret or connection is gone stays selected for as long as the spec may mean these.
@@ -85,8 +85,7 @@ func (r *Reconciler) selected(ctx context.Context, set *v1alpha1.GrafanaSecureVa
 		}
 	}
 	if len(s.secrets) > 0 && matched == 0 {
-		s.unmatched = true
-		s.nothing = append(s.nothing, "No key of the selected Secrets matches spec.keys.")
+		s.nothing = append(s.nothing, "No key of the selected Secrets matches spec.keys, in which case counts.")
 	}
 	waitedFor := slices.Clone(set.Spec.Secrets.Names)
 	for i := range children {
@@ -176,6 +175,7 @@ func (r *Reconciler) selectSecrets(ctx context.Context, set *v1alpha1.GrafanaSec
 		return err
 	}
 	bySelector, read := set.Spec.Secrets.Selector != nil, map[string]keysOf{}
+	defer func() { m.secrets = read }()
 	keys := 0
 	for _, version := range versions {
 		known, found := m.secrets[version.Name]
@@ -200,11 +200,9 @@ func (r *Reconciler) selectSecrets(ctx context.Context, set *v1alpha1.GrafanaSec
 			keys += len(known.keys)
 		}
 		if keys > v1alpha1.MaxSecureValues { // the others are not read
-			m.secrets = read
 			return tooMany()
 		}
 	}
-	m.secrets = read
 	if bySelector && len(s.secrets) == 0 {
 		s.matchesNothing("spec.secrets.selector")
 	}
@@ -235,9 +233,24 @@ func (r *Reconciler) secretVersions(ctx context.Context, set *v1alpha1.GrafanaSe
 	return versions, nil
 }
 
-func (r *Reconciler) secretVersion(ctx context.Context, namespace, name string) (*metav1.PartialObjectMetadata, error) {
+// secretNamed returns an empty Secret, to read its metadata.
+func secretNamed(name string) *metav1.PartialObjectMetadata {
 	secret := &metav1.PartialObjectMetadata{}
 	secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	secret.SetName(name)
+	return secret
+}
+
+// connectionNamed returns an empty connection, to read it.
+func connectionNamed(ref v1alpha1.ConnectionReference) v1alpha1.Connection {
+	if ref.Kind == v1alpha1.KindClusterGrafanaConnection {
+		return &v1alpha1.ClusterGrafanaConnection{ObjectMeta: metav1.ObjectMeta{Name: ref.Name}}
+	}
+	return &v1alpha1.GrafanaConnection{ObjectMeta: metav1.ObjectMeta{Name: ref.Name}}
+}
+
+func (r *Reconciler) secretVersion(ctx context.Context, namespace, name string) (*metav1.PartialObjectMetadata, error) {
+	secret := secretNamed(name)
 	return secret, r.client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, secret)
 }
 
@@ -276,10 +289,9 @@ func (r *Reconciler) connection(ctx context.Context, ref v1alpha1.ConnectionRefe
 	if !r.served.Has(ref.Kind) {
 		return nil, nil //nolint:nilnil // there is none
 	}
-	var conn v1alpha1.Connection = &v1alpha1.GrafanaConnection{}
-	key := client.ObjectKey{Namespace: namespace, Name: ref.Name}
+	conn, key := connectionNamed(ref), client.ObjectKey{Namespace: namespace, Name: ref.Name}
 	if ref.Kind == v1alpha1.KindClusterGrafanaConnection {
-		conn, key.Namespace = &v1alpha1.ClusterGrafanaConnection{}, ""
+		key.Namespace = ""
 	}
 	err := r.client.Get(ctx, key, conn)
 	if apierrors.IsNotFound(err) {

@@ -110,7 +110,7 @@ func TestManyKeysCostLittle(t *testing.T) {
 	}
 	set.Generation, set.Spec.Keys.Include = 2, []string{"nothing"}
 	s, err := r.selected(t.Context(), set, nil, m)
-	if err != nil || len(m.secrets["a"].keys) != 0 || !s.unmatched {
-		t.Errorf("%d keys are kept, %v, unmatched is %t", len(m.secrets["a"].keys), err, s.unmatched)
+	if err != nil || len(m.secrets["a"].keys) != 0 || len(s.nothing) != 1 {
+		t.Errorf("%d keys are kept, %v, says %q", len(m.secrets["a"].keys), err, s.nothing)
 	}
 }
