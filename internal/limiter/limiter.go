@@ -98,8 +98,12 @@ func (l *Limiter) Admit(key Key, operation Operation) bool {
 	defer l.pool.mu.Unlock()
 	if t := l.pool.turn(key, l); t != nil && l.serves(t, operation) {
 		t.current, t.operation = true, operation
-		l.unqueue(key)
+		if !t.refused {
+			l.unqueue(key)
+		}
 		return true
+	} else if t != nil {
+		t.refused = true
 	}
 	l.queue(key, operation)
 	l.dispatch(key)
@@ -113,6 +117,9 @@ func (l *Limiter) Request(key Key, operation Operation) bool {
 	defer l.pool.mu.Unlock()
 	t := l.pool.turn(key, l)
 	if t == nil || !l.serves(t, operation) {
+		if t != nil {
+			t.refused = true
+		}
 		l.queue(key, operation)
 		l.dispatch(Key{})
 		return false

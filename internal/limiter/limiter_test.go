@@ -181,6 +181,33 @@ func TestAReconcileAsksTwiceWithOneTurn(t *testing.T) {
 	}
 }
 
+// TestWhatWasRefusedIsNotForgotten: a reconcile that releases many targets is refused some while the connection is checked, and is served others
+// after that. Where there is no room for another turn yet, it still waits for one.
+func TestWhatWasRefusedIsNotForgotten(t *testing.T) {
+	for name, refuse := range map[string]func(*lab) bool{
+		"a request":    func(l *lab) bool { return l.Request(key("a"), Release) },
+		"an operation": func(l *lab) bool { return l.Admit(key("a"), Release) },
+	} {
+		l := newLab(t, 0)
+		l.Limit(256, 1)
+		if !l.begin("a", Release) || !l.Request(key("a"), Release) || !l.Request(key("a"), Release) {
+			t.Fatal("no turn")
+		}
+		l.Admits(Nothing, false)
+		if refuse(l) {
+			t.Errorf("%s is admitted by a connection that serves nothing", name)
+		}
+		l.Admits(Everything, false)
+		if !l.Admit(key("a"), Release) || !l.Request(key("a"), Release) {
+			t.Errorf("%s: the next one is refused, too", name)
+		}
+		l.pool.End(key("a"))
+		if !l.pool.Waits(key("a")) {
+			t.Errorf("%s was refused, and nobody waits for it", name)
+		}
+	}
+}
+
 func TestNewcomersQueueBehindThoseThatWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, 0)

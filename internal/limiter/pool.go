@@ -31,6 +31,7 @@ type turn struct {
 	probe     bool // it was granted while the breaker was open
 	requests  int
 	failed    bool
+	refused   bool // a request, or an operation, for which the object waits though later ones were served
 }
 
 // Begin says that a reconcile of the object begins. The turns that were granted before are its own. End must follow.
