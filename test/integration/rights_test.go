@@ -40,6 +40,7 @@ var idle = map[string]string{
 	"patch events in its own namespace":                                bySeries,
 	"get grafanas.grafana.integreatly.org":                             byUse,
 	"list grafanasecurevaluesets.grafana.securevalues.io":              byList,
+	"create grafanasecurevalues.grafana.securevalues.io":               byApply,
 	"update grafanasecurevaluesets/finalizers.grafana.securevalues.io": byOwner,
 }
 
@@ -47,6 +48,7 @@ const (
 	byList   = "where the API server does not begin a watch with what is there"
 	bySeries = "where an event is repeated again and again"
 	byUse    = "with list and watch, as a role for reading has it"
+	byApply  = "with a patch that applies what does not exist yet"
 	byOwner  = "where the admission plugin OwnerReferencesPermissionEnforcement is on"
 )
 
