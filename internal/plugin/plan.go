@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/securevalue"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
@@ -196,7 +197,7 @@ func (m *manifests) remarks(ctx context.Context, view *securevalue.View) []strin
 			continue
 		}
 		seen[id] = true
-		conn, err := connectionIn(ctx, view, id)
+		conn, err := connectionOf(ctx, view, sv)
 		if err != nil {
 			continue // the plan of the object says so
 		}
@@ -207,12 +208,9 @@ func (m *manifests) remarks(ctx context.Context, view *securevalue.View) []strin
 	return remarks
 }
 
-// connectionIn reads a connection.
-func connectionIn(ctx context.Context, reader client.Reader, id ownership.Connection) (conn v1alpha1.Connection, err error) {
-	if conn = (&v1alpha1.GrafanaConnection{}); id.Namespace == "" {
-		conn = &v1alpha1.ClusterGrafanaConnection{}
-	}
-	return conn, reader.Get(ctx, id.Object(), conn)
+// connectionOf returns the connection that an object names.
+func connectionOf(ctx context.Context, reader client.Reader, sv *v1alpha1.GrafanaSecureValue) (v1alpha1.Connection, error) {
+	return connection.Get(ctx, reader, connection.Served{Namespaced: true, Cluster: true}, sv.ConnectionOrDefault(), sv.Namespace)
 }
 
 // planner returns the operator's rules for this cluster.
@@ -235,7 +233,7 @@ func (c *cluster) planner(ctx context.Context, view *securevalue.View, m *manife
 // default counts.
 func (c *cluster) clusterID(ctx context.Context, view *securevalue.View, m *manifests) (string, error) {
 	for _, sv := range m.values {
-		conn, err := connectionIn(ctx, view, ownership.ConnectionOf(sv.ConnectionOrDefault(), sv.Namespace))
+		conn, err := connectionOf(ctx, view, sv)
 		if err == nil && conn.GetStatus().ClusterID != "" {
 			return conn.GetStatus().ClusterID, nil
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
@@ -61,6 +62,18 @@ func (r *Reconciler) users(ctx context.Context, conn v1alpha1.Connection, reader
 			return n, nil
 		}
 	}
+}
+
+// Get returns the connection that objects of a namespace mean by ref. One of a kind that is not served is not found.
+func Get(ctx context.Context, reader client.Reader, served Served, ref v1alpha1.ConnectionReference, namespace string) (v1alpha1.Connection, error) {
+	if !served.Has(ref.Kind) {
+		return nil, apierrors.NewNotFound(v1alpha1.GroupVersion.WithResource(string(ref.Kind)).GroupResource(), ref.Name)
+	}
+	var conn v1alpha1.Connection = &v1alpha1.GrafanaConnection{}
+	if ref.Kind == v1alpha1.KindClusterGrafanaConnection {
+		conn = &v1alpha1.ClusterGrafanaConnection{}
+	}
+	return conn, reader.Get(ctx, ownership.ConnectionOf(ref, namespace).Object(), conn)
 }
 
 // Allows reports whether a connection may be used by the objects of a namespace. A namespace that is not found is allowed nothing by a

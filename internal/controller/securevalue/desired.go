@@ -12,7 +12,6 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
@@ -152,17 +151,7 @@ func (r *Reconciler) connectionOf(ctx context.Context, sv *v1alpha1.GrafanaSecur
 
 // getConnection returns a connection, as the cache shows it. One of a kind that is not served is not found.
 func (r *Reconciler) getConnection(ctx context.Context, ref v1alpha1.ConnectionReference, namespace string) (v1alpha1.Connection, error) {
-	if !r.served.Has(ref.Kind) {
-		return nil, apierrors.NewNotFound(v1alpha1.GroupVersion.WithResource(string(ref.Kind)).GroupResource(), ref.Name)
-	}
-	var conn v1alpha1.Connection
-	key := client.ObjectKey{Namespace: namespace, Name: ref.Name}
-	if ref.Kind == v1alpha1.KindClusterGrafanaConnection {
-		conn, key.Namespace = &v1alpha1.ClusterGrafanaConnection{}, ""
-	} else {
-		conn = &v1alpha1.GrafanaConnection{}
-	}
-	return conn, r.client.Get(ctx, key, conn)
+	return connection.Get(ctx, r.client, r.served, ref, namespace)
 }
 
 // connectionNotFound says so, and names the other kind if that has a connection of this name.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 )
 
@@ -77,15 +77,21 @@ func (r *Reconciler) carryOut(ctx context.Context, set *v1alpha1.GrafanaSecureVa
 // prune deletes what the plan says. The caches of Secrets and connections may be older than that of the set: what they show is read once more.
 func (r *Reconciler) prune(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, p *plan) error {
 	batch := p.prune[:min(len(p.prune), maxWrites)]
-	current := map[string]bool{}
+	current := map[any]bool{}
 	for _, child := range batch {
 		from := sourceOf(child)
-		for _, o := range []client.Object{secretNamed(from.secret), connectionNamed(from.connection)} {
-			key := fmt.Sprintf("%T %s", o, o.GetName())
+		for key, get := range map[any]func(client.Reader) (client.Object, error){
+			from.secret: func(reader client.Reader) (client.Object, error) {
+				return secretVersion(ctx, reader, set.Namespace, from.secret)
+			},
+			from.connection: func(reader client.Reader) (client.Object, error) {
+				return connection.Get(ctx, reader, r.served, from.connection, set.Namespace)
+			},
+		} {
 			if current[key] {
 				continue
 			}
-			if err := r.isCurrent(ctx, set.Namespace, o); err != nil {
+			if err := r.isCurrent(get); err != nil {
 				return err
 			}
 			current[key] = true
@@ -116,21 +122,17 @@ func (r *Reconciler) prune(ctx context.Context, set *v1alpha1.GrafanaSecureValue
 }
 
 // isCurrent asks the API server whether the cache shows an object as it is. The error is errChanged where it does not.
-func (r *Reconciler) isCurrent(ctx context.Context, namespace string, o client.Object) error {
-	key := client.ObjectKey{Namespace: namespace, Name: o.GetName()}
-	if _, shared := o.(*v1alpha1.ClusterGrafanaConnection); shared {
-		if key.Namespace = ""; !r.served.Cluster {
-			return nil
-		}
-	}
-	cached, _ := o.DeepCopyObject().(client.Object) // a copy has the type of its original
-	cachedErr, liveErr := r.client.Get(ctx, key, cached), r.live.Get(ctx, key, o)
+func (r *Reconciler) isCurrent(get func(client.Reader) (client.Object, error)) error {
+	cached, cachedErr := get(r.client)
+	live, liveErr := get(r.live)
 	switch {
 	case client.IgnoreNotFound(cachedErr) != nil:
 		return cachedErr
 	case client.IgnoreNotFound(liveErr) != nil:
 		return liveErr
-	case (cachedErr == nil) != (liveErr == nil), cached.GetResourceVersion() != o.GetResourceVersion():
+	case cachedErr != nil && liveErr != nil:
+		return nil
+	case cachedErr != nil, liveErr != nil, cached.GetResourceVersion() != live.GetResourceVersion():
 		return errChanged
 	}
 	return nil

@@ -138,7 +138,7 @@ func (r *Reconciler) isMissing(ctx context.Context, set *v1alpha1.GrafanaSecureV
 	if set.Spec.Secrets.Selector == nil && !slices.Contains(set.Spec.Secrets.Names, name) {
 		return false, nil
 	}
-	_, err := r.secretVersion(ctx, set.Namespace, name)
+	_, err := secretVersion(ctx, r.client, set.Namespace, name)
 	if apierrors.IsNotFound(err) || err == nil && s.gone[name] {
 		return true, nil
 	}
@@ -222,7 +222,7 @@ func (r *Reconciler) secretVersions(ctx context.Context, set *v1alpha1.GrafanaSe
 	}
 	var versions []metav1.PartialObjectMetadata
 	for _, name := range set.Spec.Secrets.Names {
-		secret, err := r.secretVersion(ctx, set.Namespace, name)
+		secret, err := secretVersion(ctx, r.client, set.Namespace, name)
 		switch {
 		case err == nil:
 			versions = append(versions, *secret)
@@ -233,25 +233,11 @@ func (r *Reconciler) secretVersions(ctx context.Context, set *v1alpha1.GrafanaSe
 	return versions, nil
 }
 
-// secretNamed returns an empty Secret, to read its metadata.
-func secretNamed(name string) *metav1.PartialObjectMetadata {
+// secretVersion returns the metadata of a Secret.
+func secretVersion(ctx context.Context, reader client.Reader, namespace, name string) (*metav1.PartialObjectMetadata, error) {
 	secret := &metav1.PartialObjectMetadata{}
 	secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-	secret.SetName(name)
-	return secret
-}
-
-// connectionNamed returns an empty connection, to read it.
-func connectionNamed(ref v1alpha1.ConnectionReference) v1alpha1.Connection {
-	if ref.Kind == v1alpha1.KindClusterGrafanaConnection {
-		return &v1alpha1.ClusterGrafanaConnection{ObjectMeta: metav1.ObjectMeta{Name: ref.Name}}
-	}
-	return &v1alpha1.GrafanaConnection{ObjectMeta: metav1.ObjectMeta{Name: ref.Name}}
-}
-
-func (r *Reconciler) secretVersion(ctx context.Context, namespace, name string) (*metav1.PartialObjectMetadata, error) {
-	secret := secretNamed(name)
-	return secret, r.client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, secret)
+	return secret, reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, secret)
 }
 
 // selectConnections reads the selected connections.
@@ -286,14 +272,7 @@ func (r *Reconciler) selectConnections(ctx context.Context, set *v1alpha1.Grafan
 
 // connection returns a connection, or nil where it does not exist or its kind is not served.
 func (r *Reconciler) connection(ctx context.Context, ref v1alpha1.ConnectionReference, namespace string) (v1alpha1.Connection, error) {
-	if !r.served.Has(ref.Kind) {
-		return nil, nil //nolint:nilnil // there is none
-	}
-	conn, key := connectionNamed(ref), client.ObjectKey{Namespace: namespace, Name: ref.Name}
-	if ref.Kind == v1alpha1.KindClusterGrafanaConnection {
-		key.Namespace = ""
-	}
-	err := r.client.Get(ctx, key, conn)
+	conn, err := connection.Get(ctx, r.client, r.served, ref, namespace)
 	if apierrors.IsNotFound(err) {
 		return nil, nil //nolint:nilnil // there is none
 	}
