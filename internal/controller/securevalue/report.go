@@ -144,7 +144,7 @@ func (r *Reconciler) writeStatus(
 
 // patchStatus makes the status of sv the changed one. The patch tests UID and resourceVersion.
 func (r *Reconciler) patchStatus(ctx context.Context, sv, changed *v1alpha1.GrafanaSecureValue) error {
-	patch, err := status.Replacement(sv, changed.Status)
+	patch, err := status.Replacement(sv, "/status", changed.Status)
 	if err != nil {
 		return err
 	}

@@ -138,8 +138,8 @@ func (r *Reconciler) isCurrent(get func(client.Reader) (client.Object, error)) e
 	return nil
 }
 
-// apply creates a GrafanaSecureValue, or changes the one of its UID and resourceVersion. Of one that somebody else has just created the API server
-// refuses to change what they have set, as it is created without force. The error is then errChanged.
+// apply creates a GrafanaSecureValue, or changes the one of its UID and resourceVersion. Of one that another writer has just created the API server
+// refuses to change what that has set, as it is created without force. The error is then errChanged.
 func (r *Reconciler) apply(ctx context.Context, child *v1alpha1.GrafanaSecureValue) (*v1alpha1.GrafanaSecureValue, error) {
 	data, err := json.Marshal(child)
 	if err != nil {
@@ -153,16 +153,12 @@ func (r *Reconciler) apply(ctx context.Context, child *v1alpha1.GrafanaSecureVal
 	if err != nil || equality.Semantic.DeepEqual(answer.Spec, child.Spec) {
 		return answer, err
 	}
-	// Somebody else has set a field that the set leaves out, which an apply does not remove.
-	data, err = json.Marshal([]map[string]any{
-		{"op": "test", "path": "/metadata/uid", "value": answer.UID},
-		{"op": "test", "path": "/metadata/resourceVersion", "value": answer.ResourceVersion},
-		{"op": "replace", "path": "/spec", "value": child.Spec},
-	})
+	// Another writer has set a field that the set leaves out, which an apply does not remove.
+	patch, err := status.Replacement(answer, "/spec", child.Spec)
 	if err != nil {
 		return nil, err
 	}
-	return r.patch(ctx, child, client.RawPatch(types.JSONPatchType, data), client.FieldOwner(FieldManager))
+	return r.patch(ctx, child, patch, client.FieldOwner(FieldManager))
 }
 
 // patch sends a patch of a GrafanaSecureValue and returns the answer.

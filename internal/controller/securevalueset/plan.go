@@ -34,21 +34,16 @@ func childName(set string, from selectedKey) string {
 
 // wantedBy returns the GrafanaSecureValues that a set makes of what it selects, by name. What it refuses it refuses whole.
 func wantedBy(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, s *selection) (map[string]*v1alpha1.GrafanaSecureValue, error) {
-	existing := 0
-	for _, exists := range s.keys {
-		if exists {
-			existing++
-		}
-	}
-	if existing > v1alpha1.MaxSecureValues {
-		return nil, tooMany()
-	}
 	wanted, at := map[string]*v1alpha1.GrafanaSecureValue{}, map[string]selectedKey{}
 	existingFirst := func(a, b selectedKey) int {
-		if s.keys[a] != s.keys[b] {
-			return map[bool]int{true: -1, false: 1}[s.keys[a]]
+		switch {
+		case s.keys[a] == s.keys[b]:
+			return a.compare(b)
+		case s.keys[a]:
+			return -1
+		default:
+			return 1
 		}
-		return a.compare(b)
 	}
 	for _, from := range slices.SortedFunc(maps.Keys(s.keys), existingFirst) {
 		name, err := s.nameFor(ctx, set, from)

@@ -92,7 +92,6 @@ func TestWanted(t *testing.T) {
 		"missing connections are two":    {"{{ .Key }}", selecting(selectedKey{"a", "k", prod}, selectedKey{"a", "k", us}), "", []string{"k", "k"}},
 		"nothing":                        {"", selecting(), "", nil},
 		"1,000":                          {"x{{ .Key | dnsName }}", selecting(many...), "", nil},
-		"1,001":                          {"", selecting(append(many, selectedKey{"b", "k", prod})...), v1alpha1.ReasonTooManySecureValues, []string{"more than 1000 keys"}},
 		"one name of two keys":           {"x", selecting(selectedKey{"a", "k", prod}, selectedKey{"a", "l", prod}), v1alpha1.ReasonNameCollision, []string{`Key "k" of Secret "a"`, `Key "l" of Secret "a"`, `"x"`}},
 		"one Grafana of two connections": {"", same, v1alpha1.ReasonNameCollision, []string{`"prod"`, `"us"`}},
 		"one name, and its old Secret is missing":     {"{{ .Secret | trunc 0 }}{{ .Key }}", replaced, "", []string{"k"}},

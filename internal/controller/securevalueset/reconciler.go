@@ -92,11 +92,12 @@ func (r *Reconciler) sync(ctx context.Context, set *v1alpha1.GrafanaSecureValueS
 	if err != nil {
 		return nil, err
 	}
-	others, err := r.others(ctx, set, wanted, children)
+	of := byName(children)
+	others, err := r.others(ctx, set, wanted, of)
 	if err != nil {
 		return nil, err
 	}
-	p := planFor(set, wanted, byName(children), others, selected, !m.hasApplied(set))
+	p := planFor(set, wanted, of, others, selected, !m.hasApplied(set))
 	err = r.carryOut(ctx, set, p, m)
 	if err == nil && p.left == 0 {
 		m.applied = set.Generation
@@ -123,9 +124,9 @@ func (r *Reconciler) children(ctx context.Context, set *v1alpha1.GrafanaSecureVa
 
 // others returns those that have a wanted name and are not of the set.
 func (r *Reconciler) others(
-	ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, wanted map[string]*v1alpha1.GrafanaSecureValue, children []v1alpha1.GrafanaSecureValue,
+	ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, wanted, of map[string]*v1alpha1.GrafanaSecureValue,
 ) (map[string]*v1alpha1.GrafanaSecureValue, error) {
-	of, others := byName(children), map[string]*v1alpha1.GrafanaSecureValue{}
+	others := map[string]*v1alpha1.GrafanaSecureValue{}
 	for name := range wanted {
 		if of[name] != nil {
 			continue

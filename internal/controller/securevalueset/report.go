@@ -155,7 +155,7 @@ func (r *Reconciler) report(ctx context.Context, set *v1alpha1.GrafanaSecureValu
 	if equality.Semantic.DeepEqual(set.Status, next.Status) {
 		return result, nil
 	}
-	patch, err := status.Replacement(set, next.Status)
+	patch, err := status.Replacement(set, "/status", next.Status)
 	if err != nil {
 		return ctrl.Result{}, err
 	}

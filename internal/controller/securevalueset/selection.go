@@ -74,7 +74,7 @@ func (r *Reconciler) selected(ctx context.Context, set *v1alpha1.GrafanaSecureVa
 	for _, secret := range s.secrets {
 		matched += len(secret.keys)
 	}
-	if n := matched * len(s.connections); n > v1alpha1.MaxSecureValues {
+	if matched*len(s.connections) > v1alpha1.MaxSecureValues { // before any is built
 		return nil, tooMany()
 	}
 	for name, secret := range s.secrets {
@@ -85,7 +85,7 @@ func (r *Reconciler) selected(ctx context.Context, set *v1alpha1.GrafanaSecureVa
 		}
 	}
 	if len(s.secrets) > 0 && matched == 0 {
-		s.nothing = append(s.nothing, "No key of the selected Secrets matches spec.keys, in which case counts.")
+		s.nothing = append(s.nothing, "No key of the selected Secrets matches spec.keys. Globs are case-sensitive.")
 	}
 	waitedFor := slices.Clone(set.Spec.Secrets.Names)
 	for i := range children {

@@ -2,6 +2,7 @@ package securevalueset
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,14 +17,21 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 )
 
-// TestWhatIsMissingStays: a child whose Secret or connection does not exist is still selected, and one that is there and not selected is not.
-func TestWhatIsMissingStays(t *testing.T) {
+// newScheme has the kinds that a set reads.
+func newScheme(t *testing.T) *runtime.Scheme {
+	t.Helper()
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return scheme
+}
+
+// TestWhatIsMissingStays: a child whose Secret or connection does not exist is still selected, and one that is there and not selected is not.
+func TestWhatIsMissingStays(t *testing.T) {
+	scheme := newScheme(t)
 	labels := map[string]string{"env": "prod"}
 	selector := &metav1.LabelSelector{MatchLabels: labels}
 	secret := func(labels map[string]string, key string) client.Object {
@@ -95,14 +103,10 @@ func TestManyKeysCostLittle(t *testing.T) {
 	for i := range 5000 {
 		secret.Data[fmt.Sprintf("key%d", i)] = nil
 	}
-	scheme := runtime.NewScheme()
-	if err := clientgoscheme.AddToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
-	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(secret).Build()
+	c := fake.NewClientBuilder().WithScheme(newScheme(t)).WithObjects(secret).Build()
 	r, set, m := &Reconciler{client: c, live: c}, newSet(), &memory{}
 	set.Spec.ConnectionRefs = []v1alpha1.ConnectionSelection{{Kind: v1alpha1.KindGrafanaConnection, Name: "prod"}}
-	if _, err := r.selected(t.Context(), set, nil, m); !status.IsReason(err, v1alpha1.ReasonTooManySecureValues) {
+	if _, err := r.selected(t.Context(), set, nil, m); !status.IsReason(err, v1alpha1.ReasonTooManySecureValues) || !strings.Contains(err.Error(), "more than 1000 keys") {
 		t.Errorf("got %v, want TooManySecureValues", err)
 	}
 	if n := len(m.secrets["a"].keys); n != v1alpha1.MaxSecureValues+1 {
@@ -112,5 +116,29 @@ func TestManyKeysCostLittle(t *testing.T) {
 	s, err := r.selected(t.Context(), set, nil, m)
 	if err != nil || len(m.secrets["a"].keys) != 0 || len(s.nothing) != 1 {
 		t.Errorf("%d keys are kept, %v, says %q", len(m.secrets["a"].keys), err, s.nothing)
+	}
+}
+
+func TestASetHasAtMostAThousand(t *testing.T) {
+	for _, row := range []struct {
+		keys, connections int
+		tooMany           bool
+	}{{1000, 1, false}, {1001, 1, true}, {500, 2, false}, {501, 2, true}} {
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "a"}, Data: map[string][]byte{}}
+		for i := range row.keys {
+			secret.Data[fmt.Sprintf("key%d", i)] = nil
+		}
+		c := fake.NewClientBuilder().WithScheme(newScheme(t)).WithObjects(secret).Build()
+		r, set := &Reconciler{client: c, live: c}, newSet()
+		for i := range row.connections {
+			set.Spec.ConnectionRefs = append(set.Spec.ConnectionRefs, v1alpha1.ConnectionSelection{Kind: v1alpha1.KindGrafanaConnection, Name: fmt.Sprint("conn", i)})
+		}
+		s, err := r.selected(t.Context(), set, nil, &memory{})
+		switch {
+		case row.tooMany && (!status.IsReason(err, v1alpha1.ReasonTooManySecureValues) || !strings.Contains(err.Error(), "more than 1000 keys")):
+			t.Errorf("%d keys of %d connections: got %v, want TooManySecureValues", row.keys, row.connections, err)
+		case !row.tooMany && (err != nil || len(s.keys) != row.keys*row.connections):
+			t.Errorf("%d keys of %d connections: got %v", row.keys, row.connections, err)
+		}
 	}
 }

@@ -122,13 +122,13 @@ func (c Condition) Apply(conditions *[]metav1.Condition, generation int64) {
 	}
 }
 
-// Replacement returns a JSON patch that replaces the whole status of an object. It first tests UID and resourceVersion, so that the API
-// server refuses it with Invalid or Conflict where the object has changed.
-func Replacement(o metav1.Object, changed any) (client.Patch, error) {
+// Replacement returns a JSON patch that replaces a part of an object, for example /status. It first tests UID and resourceVersion, so that the
+// API server refuses it with Invalid or Conflict where the object has changed.
+func Replacement(o metav1.Object, path string, changed any) (client.Patch, error) {
 	patch, err := json.Marshal([]map[string]any{
 		{"op": "test", "path": "/metadata/uid", "value": o.GetUID()},
 		{"op": "test", "path": "/metadata/resourceVersion", "value": o.GetResourceVersion()},
-		{"op": "add", "path": "/status", "value": changed},
+		{"op": "add", "path": path, "value": changed},
 	})
 	return client.RawPatch(types.JSONPatchType, patch), err
 }
