@@ -65,8 +65,8 @@ func (c *cluster) examine(ctx context.Context, conn v1alpha1.Connection) []check
 	caller := c.caller()
 	client, err := caller.Dial(ctx, conn)
 	credentials := check{Name: "credentials", Result: checkOK, Detail: fmt.Sprintf("Secret %q has a token.", conn.GetSpec().Credentials.TokenSecretRef.Name)}
-	if gc, ok := conn.(*v1alpha1.GrafanaConnection); ok && gc.Spec.GrafanaRef != nil {
-		credentials.Detail = fmt.Sprintf("Grafana %q has a token, or a user and a password.", gc.Spec.GrafanaRef.Name)
+	if ref := connection.GrafanaRef(conn); ref != nil {
+		credentials.Detail = fmt.Sprintf("Grafana %q has a token, or a user and a password.", ref.Name)
 	}
 	complete := err == nil
 	if err != nil {
@@ -133,7 +133,7 @@ func stageChecks(ctx context.Context, client *grafana.Client, conn v1alpha1.Conn
 		case stage == stageAPI:
 			c.Detail = servedDetail(ctx, client, conn)
 		default:
-			c.Result, c.Detail = stageDetail(ctx, conn.GetSpec(), stage)
+			c.Result, c.Detail = stageDetail(ctx, conn, stage)
 		}
 		if stage == stageAPI && stage == failed && errors.Is(err, grafana.ErrAPINotServed) {
 			if versions, err := client.Versions(ctx); err == nil && len(versions) > 0 {
@@ -146,8 +146,9 @@ func stageChecks(ctx context.Context, client *grafana.Client, conn v1alpha1.Conn
 }
 
 // stageDetail says what is worth knowing of a stage that works.
-func stageDetail(ctx context.Context, spec *v1alpha1.ConnectionSpec, stage int) (result, detail string) {
-	u, _ := url.Parse(spec.URL) // a client was made of it
+func stageDetail(ctx context.Context, conn v1alpha1.Connection, stage int) (result, detail string) {
+	spec := conn.GetSpec()
+	u, _ := url.Parse(connection.Address(conn)) // a client was made of it
 	proxy, _ := http.ProxyFromEnvironment(&http.Request{URL: u})
 	switch {
 	case stage == stageDNS && proxy != nil:
@@ -185,10 +186,7 @@ func servedDetail(ctx context.Context, client *grafana.Client, conn v1alpha1.Con
 // withoutCredentials keeps of the checks what needs no Secret. That Grafana refuses a call without a token shows that it answers.
 func withoutCredentials(checks []check, conn v1alpha1.Connection, failed int) []check {
 	tls := conn.GetSpec().TLS
-	trustKnown := tls == nil || tls.CASecretRef == nil && tls.ClientCertSecretRef == nil
-	if gc, ok := conn.(*v1alpha1.GrafanaConnection); ok && gc.Spec.GrafanaRef != nil {
-		trustKnown = false
-	}
+	trustKnown := connection.GrafanaRef(conn) == nil && (tls == nil || tls.CASecretRef == nil && tls.ClientCertSecretRef == nil)
 	for i := range checks {
 		switch c := &checks[i]; {
 		case c.Name == stageNames[stageTLS] && failed == stageTLS && !trustKnown:

@@ -242,3 +242,18 @@ func TestManifest(t *testing.T) {
 		})
 	}
 }
+
+// TestStageDetail: a connection that references a Grafana has no url in its spec. Where the operator reached it is in status.
+func TestStageDetail(t *testing.T) {
+	for name, conn := range map[string]*v1alpha1.GrafanaConnection{
+		"url":        {Spec: v1alpha1.GrafanaConnectionSpec{ConnectionSpec: v1alpha1.ConnectionSpec{URL: "http://127.0.0.1:3000"}}},
+		"grafanaRef": {Status: v1alpha1.ConnectionStatus{URL: "http://127.0.0.1:3000"}},
+	} {
+		if _, got := stageDetail(t.Context(), conn, stageDNS); got != "127.0.0.1 is 127.0.0.1." {
+			t.Errorf("%s: DNS says %q", name, got)
+		}
+		if _, got := stageDetail(t.Context(), conn, stageTLS); !strings.Contains(got, "plain http") {
+			t.Errorf("%s: TLS says %q", name, got)
+		}
+	}
+}

@@ -44,7 +44,7 @@ func (r *Reconciler) check(ctx context.Context, conn v1alpha1.Connection) (check
 	var known checked
 	turn, epoch := false, 0
 	r.registry.with(id, func(e *entry) {
-		if to != nil && e.checked && grafanaRef(conn) != nil && (e.config.server != to.server() || e.config.access != to.access) {
+		if to != nil && e.checked && GrafanaRef(conn) != nil && !e.isAt(to) {
 			e.invalidate() // the Grafana was edited while it was checked
 		}
 		known, epoch = e.known(), e.epoch
@@ -185,7 +185,7 @@ func (e *entry) isDue(now config) bool {
 
 // isOf reports whether it is known, and of the Grafana that a connection references.
 func (g good) isOf(conn v1alpha1.Connection) bool {
-	ref := grafanaRef(conn)
+	ref := GrafanaRef(conn)
 	return ref != nil && g.endpoint != nil && g.endpoint.grafana == ref.Name && g.config.uid == conn.GetUID()
 }
 

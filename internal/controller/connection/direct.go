@@ -41,20 +41,19 @@ func (c Caller) Dial(ctx context.Context, conn v1alpha1.Connection) (*grafana.Cl
 
 // resolve returns where a connection calls Grafana, and with what.
 func (c Caller) resolve(ctx context.Context, conn v1alpha1.Connection) (*endpoint, error) {
-	gc, ok := conn.(*v1alpha1.GrafanaConnection)
-	if !ok || gc.Spec.GrafanaRef == nil {
+	ref := GrafanaRef(conn)
+	if ref == nil {
 		return endpointOfSpec(conn.GetSpec()), nil
 	}
 	found := &grafanaoperator.Grafana{}
-	name := gc.Spec.GrafanaRef.Name
-	err := c.Reader.Get(ctx, client.ObjectKey{Namespace: gc.Namespace, Name: name}, found)
+	err := c.Reader.Get(ctx, client.ObjectKey{Namespace: conn.GetNamespace(), Name: ref.Name}, found)
 	if apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
-		return nil, grafanaNotFound("Grafana %q of grafana-operator, which spec.grafanaRef names, does not exist in namespace %q.", name, gc.Namespace)
+		return nil, grafanaNotFound("Grafana %q of grafana-operator, which spec.grafanaRef names, does not exist in namespace %q.", ref.Name, conn.GetNamespace())
 	}
 	if err != nil {
 		return nil, err
 	}
-	return endpointOfGrafana(found, &gc.Spec)
+	return endpointOfGrafana(found, &conn.(*v1alpha1.GrafanaConnection).Spec) // no other kind has a reference
 }
 
 // Address returns the address of a connection, as far as it is known: that of its spec, or where the operator last reached the Grafana that it
@@ -66,7 +65,7 @@ func Address(conn v1alpha1.Connection) string {
 // lastKnown is the endpoint of a connection without Secrets.
 func lastKnown(conn v1alpha1.Connection) *endpoint {
 	to := &endpoint{url: Address(conn)}
-	if ref := grafanaRef(conn); ref != nil {
+	if ref := GrafanaRef(conn); ref != nil {
 		to.grafana = ref.Name
 	} else {
 		to.tls = conn.GetSpec().TLS

@@ -25,8 +25,8 @@ type endpoint struct {
 	grafana string // name of the Grafana that all this is of; "": it is of the spec
 }
 
-// grafanaRef returns the reference of a connection to a Grafana of grafana-operator, or nil.
-func grafanaRef(conn v1alpha1.Connection) *v1alpha1.GrafanaReference {
+// GrafanaRef returns the reference of a connection to a Grafana of grafana-operator, or nil.
+func GrafanaRef(conn v1alpha1.Connection) *v1alpha1.GrafanaReference {
 	if c, ok := conn.(*v1alpha1.GrafanaConnection); ok {
 		return c.Spec.GrafanaRef
 	}

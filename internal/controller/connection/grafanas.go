@@ -90,7 +90,7 @@ func (g *grafanas) begin(ctx context.Context, key client.ObjectKey) error {
 
 // resolve returns where a connection calls Grafana, and with what. All else takes it from here.
 func (r *Reconciler) resolve(ctx context.Context, conn v1alpha1.Connection) (*endpoint, error) {
-	ref := grafanaRef(conn)
+	ref := GrafanaRef(conn)
 	if ref == nil {
 		return endpointOfSpec(conn.GetSpec()), nil
 	}
@@ -126,7 +126,7 @@ func (r *Reconciler) referencing(ctx context.Context, o client.Object) []reconci
 		conn := &list.Items[i]
 		to, err := endpointOfGrafana(found, &conn.Spec)
 		r.registry.with(IDFor(conn), func(e *entry) {
-			if e.checked && (err != nil || to.server() != e.config.server || to.access != e.config.access) {
+			if e.checked && (err != nil || !e.isAt(to)) {
 				e.invalidate()
 			}
 		})

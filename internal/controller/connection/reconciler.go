@@ -321,7 +321,7 @@ const anySecret = ""
 
 func bySecret(o client.Object) []string {
 	conn, _ := o.(v1alpha1.Connection) // the index is of this kind
-	if grafanaRef(conn) != nil {
+	if GrafanaRef(conn) != nil {
 		return []string{anySecret}
 	}
 	var names []string
@@ -333,7 +333,7 @@ func bySecret(o client.Object) []string {
 
 func byGrafana(o client.Object) []string {
 	conn, _ := o.(v1alpha1.Connection) // the index is of this kind
-	if ref := grafanaRef(conn); ref != nil {
+	if ref := GrafanaRef(conn); ref != nil {
 		return []string{ref.Name}
 	}
 	return nil

@@ -119,7 +119,7 @@ func configOf(conn v1alpha1.Connection, to *endpoint, secrets string) config {
 // Server returns the server of a connection: of its url, or where the Grafana that it references was when it was checked last, by this process or
 // as status says. "" is that this is not known. Nothing is sent on the word of a status: see Acquire.
 func (r *Registry) Server(conn v1alpha1.Connection) (server string) {
-	if grafanaRef(conn) == nil {
+	if GrafanaRef(conn) == nil {
 		return ServerOf(conn.GetSpec().URL)
 	}
 	r.mu.Lock()
@@ -127,10 +127,7 @@ func (r *Registry) Server(conn v1alpha1.Connection) (server string) {
 	if e := r.entries[IDFor(conn)]; e != nil && e.config.uid == conn.GetUID() && e.config.generation == conn.GetGeneration() {
 		return e.config.server
 	}
-	if address := conn.GetStatus().URL; address != "" {
-		return ServerOf(address)
-	}
-	return ""
+	return ServerOf(Address(conn))
 }
 
 // ServerOf returns what the URLs of one Grafana have in common: scheme and host in lower case, without default port and final slash.
@@ -266,6 +263,11 @@ func (e *entry) become(condition status.Condition) {
 // content is known, so that a namespace can be deleted in any order.
 func (e *entry) servesReleases() bool {
 	return e.client != nil && slices.Contains(unreadable, e.condition.Reason)
+}
+
+// isAt reports whether the connection was checked at that endpoint.
+func (e *entry) isAt(to *endpoint) bool {
+	return e.config.server == to.server() && e.config.access == to.access
 }
 
 // invalidate ends the use of the connection until it is checked again: it is no longer what was checked.
