@@ -57,24 +57,11 @@ func (w *world) children(set *v1alpha1.GrafanaSecureValueSet) map[string]*v1alph
 	return children
 }
 
-// inGrafana returns what Grafana has, as "name=value".
-func inGrafana(server *grafanatest.Server) []string {
-	var all []string
-	for name, stored := range server.Values(grafanaNS) {
-		all = append(all, name+"="+string(stored.Value))
-	}
-	slices.Sort(all)
-	return all
-}
-
 var _ = Describe("A set", func() {
 	It("makes a value of each key in each Grafana, and costs no more than its values", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
-		us, url := anotherGrafana()
-		other := w.connection("us")
-		other.Spec.URL = url
-		w.create(other)
-		w.eventuallyConnection("us", v1alpha1.ReasonConnected)
+		us := w.anotherGrafana()
+		us.connected("us")
 		w.secret("sm", map[string]string{"SM_TOKEN": "canary-1\n", "SM_USER": "canary-2", "SM_OLD": "canary-3", "OTHER": "canary-4"})
 		w.settled()
 		set := w.set()
@@ -86,8 +73,8 @@ var _ = Describe("A set", func() {
 		w.create(set)
 		w.eventuallySet(set, v1alpha1.ReasonSynced, 4, 4, 0, 0)
 
-		Expect(inGrafana(w.grafana)).To(Equal([]string{"sm-sm-token=canary-1", "sm-sm-user=canary-2"}))
-		Expect(inGrafana(us)).To(Equal([]string{"sm-sm-token=canary-1", "sm-sm-user=canary-2"}))
+		Expect(w.contents()).To(Equal([]string{"sm-sm-token=canary-1", "sm-sm-user=canary-2"}))
+		Expect(us.contents()).To(Equal([]string{"sm-sm-token=canary-1", "sm-sm-user=canary-2"}))
 		children := w.children(set)
 		Expect(children).To(HaveLen(4))
 		for _, child := range children {
@@ -154,8 +141,9 @@ var _ = Describe("A set", func() {
 			g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(child), child)).To(Succeed())
 			g.Expect(child.UID).NotTo(Equal(uid))
 		}).Should(Succeed())
+		w.eventuallySynced(child)
 		w.eventuallySet(set, v1alpha1.ReasonSynced, 1, 1, 0, 0)
-		Expect(inGrafana(w.grafana)).To(Equal([]string{"sm-a=canary-1"}))
+		Expect(w.contents()).To(Equal([]string{"sm-a=canary-1"}))
 
 		By("an edit of the template, which removes what is no longer there")
 		edit(w, set, func(set *v1alpha1.GrafanaSecureValueSet) {
@@ -183,7 +171,7 @@ var _ = Describe("A set", func() {
 		})
 		w.eventuallySet(set, v1alpha1.ReasonSynced, 1, 1, 0, 0)
 		name := w.namespace + ".prod.a"
-		Expect(inGrafana(w.grafana)).To(Equal([]string{name + "=canary-1"}))
+		Expect(w.contents()).To(Equal([]string{name + "=canary-1"}))
 		Expect(w.children(set)["sm/a/prod"].UID).To(Equal(uid))
 		calls := w.calls()
 		Expect(slices.Index(calls, "create "+name)).To(And(BeNumerically(">=", 0), BeNumerically("<", slices.Index(calls, "delete sm-a"))), "%q", calls)
@@ -237,7 +225,7 @@ var _ = Describe("A set", func() {
 			set.Spec.NameTemplate, set.Spec.Secrets.Names, set.Spec.PrunePolicy = v1alpha1.DefaultNameTemplate, []string{"many"}, v1alpha1.PrunePolicyDelete
 		})
 		refused(v1alpha1.ReasonTooManySecureValues, "more than 1000")
-		Expect(inGrafana(w.grafana)).To(Equal([]string{"sm-a=canary-2"}))
+		Expect(w.contents()).To(Equal([]string{"sm-a=canary-2"}))
 	})
 
 	// What is no longer selected, and why.
@@ -266,10 +254,10 @@ var _ = Describe("A set", func() {
 	DescribeTable("prunes what is no longer selected, and nothing that is only missing",
 		func(ctx SpecContext, change func(*world, *v1alpha1.GrafanaSecureValueSet), retain, prune string, left int) {
 			w := newWorld(ctx)
-			eu, url := anotherGrafana()
-			for name, address := range map[string]string{connectionRef: w.url, "eu": url} {
-				conn := w.connection(name)
-				conn.Labels, conn.Spec.URL = map[string]string{"env": "prod"}, address
+			eu := w.anotherGrafana()
+			for name, of := range map[string]*world{connectionRef: w, "eu": eu} {
+				conn := of.connection(name)
+				conn.Labels = map[string]string{"env": "prod"}
 				w.create(conn)
 				w.eventuallyConnection(name, v1alpha1.ReasonConnected)
 			}
@@ -294,12 +282,12 @@ var _ = Describe("A set", func() {
 			}
 			Eventually(says).Should(Equal(retain))
 			Expect(w.children(set)).To(HaveLen(6))
-			Expect(append(inGrafana(w.grafana), inGrafana(eu)...)).To(HaveLen(6))
+			Expect(append(w.contents(), eu.contents()...)).To(HaveLen(6))
 
 			edit(w, set, func(set *v1alpha1.GrafanaSecureValueSet) { set.Spec.PrunePolicy = v1alpha1.PrunePolicyDelete })
 			Eventually(says).Should(Equal(prune))
 			Expect(w.children(set)).To(HaveLen(left))
-			Expect(append(inGrafana(w.grafana), inGrafana(eu)...)).To(HaveLen(left))
+			Expect(append(w.contents(), eu.contents()...)).To(HaveLen(left))
 		},
 		Entry("a narrowed glob", narrowed, "Synced 4 4 0 2", "Synced 4 4 0 0", 4),
 		Entry("a key that is gone", keyGone, "Synced 4 4 0 2", "Synced 4 4 0 0", 4),
@@ -337,7 +325,7 @@ var _ = Describe("A set", func() {
 		edit(w, a, func(sv *v1alpha1.GrafanaSecureValue) { sv.Labels = map[string]string{v1alpha1.LabelSet: again.Name} })
 		w.eventuallySet(again, v1alpha1.ReasonSynced, 2, 2, 0, 0)
 		Expect(a.UID).To(Equal(w.children(again)["sm/a/prod"].UID))
-		Expect(inGrafana(w.grafana)).To(Equal([]string{"sm-a=canary-a", "sm-b=canary-b"}))
+		Expect(w.contents()).To(Equal([]string{"sm-a=canary-a", "sm-b=canary-b"}))
 	})
 
 	It("makes nothing while it is deleted or suspended", func(ctx SpecContext) {
@@ -366,17 +354,14 @@ var _ = Describe("A set", func() {
 		}
 		w.settled()
 		Expect(w.children(set)).To(BeEmpty())
-		Expect(inGrafana(w.grafana)).To(BeEmpty())
+		Expect(w.contents()).To(BeEmpty())
 		edit(w, set, func(set *v1alpha1.GrafanaSecureValueSet) { set.Finalizers = nil })
 	})
 
 	It("reports its failures in one write, and one Grafana that is away does not hold up the others", func(ctx SpecContext) {
 		w := newConnectedWorld(ctx)
-		us, url := anotherGrafana()
-		other := w.connection("us")
-		other.Spec.URL = url
-		w.create(other)
-		w.eventuallyConnection("us", v1alpha1.ReasonConnected)
+		us := w.anotherGrafana()
+		us.connected("us")
 		w.grafana.Inject(grafanatest.Fault{Code: http.StatusServiceUnavailable})
 		data := map[string]string{}
 		for i := range 20 {
@@ -388,7 +373,7 @@ var _ = Describe("A set", func() {
 		mark := plane.Mark()
 		w.create(set)
 		w.eventuallySet(set, v1alpha1.ReasonSecureValuesNotReady, 40, 20, 20, 0)
-		Expect(us.Values(grafanaNS)).To(HaveLen(20))
+		Expect(us.contents()).To(HaveLen(20))
 		Expect(set.Status.Failures).To(HaveLen(v1alpha1.MaxFailures))
 		Expect(set.Status.Failures[0].Reason).To(Equal(v1alpha1.ReasonGrafanaUnavailable))
 		Expect(slices.IsSortedFunc(set.Status.Failures, func(a, b v1alpha1.SecureValueFailure) int { return strings.Compare(a.Name, b.Name) })).To(BeTrue())

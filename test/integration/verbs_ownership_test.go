@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -183,12 +184,13 @@ func (w *world) eventuallyNotStored(name string) {
 	}).Should(BeFalse(), "secure value %s stays in Grafana", name)
 }
 
-// contents returns what is in the world's Grafana, as "name=value".
+// contents returns what is in the world's Grafana, as "name=value", sorted.
 func (w *world) contents() []string {
 	contents := []string{}
 	for name, stored := range w.grafana.Values(grafanaNS) {
 		contents = append(contents, name+"="+string(stored.Value))
 	}
+	slices.Sort(contents)
 	return contents
 }
 
