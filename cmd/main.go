@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/buildinfo"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/operator"
 )
 
@@ -69,7 +70,7 @@ var errVersion = errors.New("version requested")
 
 // parse reads the flags. It prints the usage or the version only on request, and returns flag.ErrHelp or errVersion then.
 func parse(args []string) (operator.Options, zap.Options, error) {
-	opts := operator.Options{Version: buildVersion()}
+	opts := operator.Options{Version: buildinfo.Version(version)}
 	logOptions := zap.Options{}
 
 	fs := flag.NewFlagSet("manager", flag.ContinueOnError)
@@ -149,15 +150,4 @@ func ownNamespace() string {
 		return ""
 	}
 	return strings.TrimSpace(string(namespace))
-}
-
-// buildVersion returns the version set by the build, or else the one that Go recorded.
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
 }

@@ -5,11 +5,11 @@ import (
 	"context"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/buildinfo"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/plugin"
 )
 
@@ -19,18 +19,7 @@ var version = ""
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
-	code := plugin.Run(ctx, os.Args[1:], streams, buildVersion())
+	code := plugin.Run(ctx, os.Args[1:], streams, buildinfo.Version(version))
 	stop()
 	os.Exit(code)
-}
-
-// buildVersion returns the version set by the build, or else the one that Go recorded.
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
 }

@@ -30,7 +30,7 @@ func (t *tool) colour(code, text string) string {
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
-// plain returns what somebody else wrote without what a terminal would take for a command.
+// plain returns what another writer wrote without what a terminal would take for a command.
 func plain(text string) string { return printers.EscapeTerminal(text) }
 
 // write prints what can be marshalled as JSON or YAML, by the flag -o. It reports false where another format is asked for.

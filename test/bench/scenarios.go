@@ -83,6 +83,15 @@ func reset(ctx context.Context, w *world) (controlplane.Mark, error) {
 	return w.plane.Mark(), err
 }
 
+// measured is reset, and the CPU used up to then.
+func (w *world) measured(ctx context.Context) (since controlplane.Mark, before cpu, err error) {
+	if since, err = reset(ctx, w); err != nil {
+		return since, before, err
+	}
+	before, err = w.cpu()
+	return since, before, err
+}
+
 func seconds(d time.Duration) []float64 { return []float64{d.Seconds()} }
 
 func coldStart(ctx context.Context, w *world, n int, record func(measurement)) error {
@@ -106,11 +115,7 @@ func (w *world) coldStart(ctx context.Context, n int, within float64, record fun
 	if err := w.settled(ctx); err != nil {
 		return err
 	}
-	since, err := reset(ctx, w)
-	if err != nil {
-		return err
-	}
-	before, err := w.cpu()
+	since, before, err := w.measured(ctx)
 	if err != nil {
 		return err
 	}
@@ -404,11 +409,7 @@ func (w *world) written(ctx context.Context, n int) error {
 
 func burst(ctx context.Context, w *world, n int, record func(measurement)) error {
 	count := min(n, 1000)
-	since, err := reset(ctx, w)
-	if err != nil {
-		return err
-	}
-	before, err := w.cpu()
+	since, before, err := w.measured(ctx)
 	if err != nil {
 		return err
 	}

@@ -111,11 +111,7 @@ func (w *world) coldSets(ctx context.Context, wanted []*v1alpha1.GrafanaSecureVa
 	if err := w.settled(ctx); err != nil {
 		return err
 	}
-	since, err := reset(ctx, w)
-	if err != nil {
-		return err
-	}
-	before, err := w.cpu()
+	since, before, err := w.measured(ctx)
 	if err != nil {
 		return err
 	}
@@ -180,11 +176,7 @@ func (w *world) setsSettled(ctx context.Context) error {
 
 // rotateInSet changes keys of a set one after the other, each once nothing is left to do.
 func (w *world) rotateInSet(ctx context.Context, set *v1alpha1.GrafanaSecureValueSet, n int, record func(measurement)) error {
-	since, err := reset(ctx, w)
-	if err != nil {
-		return err
-	}
-	before, err := w.cpu()
+	since, before, err := w.measured(ctx)
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func Start(ctx context.Context, flags ...string) (url string, stop func(), err e
 	return strings.TrimSpace(url), stop, nil
 }
 
-// startWithPipe starts a command, and returns what it prints. Unlike cmd.StdoutPipe it lets go of its own end of the pipe.
+// startWithPipe starts a command, and returns what it prints. Unlike cmd.StdoutPipe it closes its own end of the pipe.
 func startWithPipe(cmd *exec.Cmd) (fs.File, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
