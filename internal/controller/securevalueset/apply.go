@@ -125,14 +125,11 @@ func (r *Reconciler) prune(ctx context.Context, set *v1alpha1.GrafanaSecureValue
 func (r *Reconciler) isCurrent(get func(client.Reader) (client.Object, error)) error {
 	cached, cachedErr := get(r.client)
 	live, liveErr := get(r.live)
-	switch {
-	case client.IgnoreNotFound(cachedErr) != nil:
-		return cachedErr
-	case client.IgnoreNotFound(liveErr) != nil:
-		return liveErr
-	case cachedErr != nil && liveErr != nil:
-		return nil
-	case cachedErr != nil, liveErr != nil, cached.GetResourceVersion() != live.GetResourceVersion():
+	if err := cmp.Or(client.IgnoreNotFound(cachedErr), client.IgnoreNotFound(liveErr)); err != nil {
+		return err
+	}
+	gone := apierrors.IsNotFound(cachedErr)
+	if gone != apierrors.IsNotFound(liveErr) || !gone && cached.GetResourceVersion() != live.GetResourceVersion() {
 		return errChanged
 	}
 	return nil
