@@ -125,7 +125,7 @@ func (p *process) counted() interceptor.Funcs {
 		if p.dead.Load() {
 			panic(crashed{})
 		}
-		befalls := p.world.enter(fmt.Sprintf("%s %T %s", what, o, o.GetName()))
+		befalls := p.world.enter(fmt.Sprintf("%s %T %s", what, kindOf(o).object(), o.GetName()))
 		if p.world.meanwhile != nil {
 			p.world.meanwhile(p.world.callCount())
 		}
@@ -380,6 +380,7 @@ func kindOf(o runtime.Object) kind {
 		if o.Kind == "Secret" {
 			return kindSecret
 		}
+		return kindValue // what a patch answers with
 	}
 	panic(fmt.Sprintf("no cache of %T", o))
 }

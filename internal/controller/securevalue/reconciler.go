@@ -218,7 +218,7 @@ func (r *Reconciler) patchPending(ctx context.Context, sv *v1alpha1.GrafanaSecur
 	}
 	data, err := client.MergeFromWithOptions(sv, client.MergeFromWithOptimisticLock{}).Data(changed)
 	if err == nil {
-		err = r.patch(ctx, sv, client.RawPatch(types.MergePatchType, data), false)
+		err = r.patch(ctx, sv, changed, client.RawPatch(types.MergePatchType, data), false)
 	}
 	if status.Of(err) == nil && (apierrors.IsConflict(err) || apierrors.IsNotFound(err)) { // an admission webhook may use these codes
 		return errChanged
@@ -229,7 +229,7 @@ func (r *Reconciler) patchPending(ctx context.Context, sv *v1alpha1.GrafanaSecur
 // removeFinalizer lets an object go that owns nothing any more, unless it has changed since that was decided. The error is errReleased where
 // it stays for the finalizers of others.
 func (r *Reconciler) removeFinalizer(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) error {
-	err := r.patch(ctx, sv, status.FinalizerRemoval(sv.Finalizers, sv.ResourceVersion), false)
+	err := r.patch(ctx, sv, sv.DeepCopy(), status.FinalizerRemoval(sv.Finalizers, sv.ResourceVersion), false)
 	switch {
 	case apierrors.IsInvalid(err), apierrors.IsConflict(err): // a test of a JSON patch that fails is Invalid
 		return cmp.Or(r.isUnchanged(ctx, sv), err)
@@ -241,10 +241,11 @@ func (r *Reconciler) removeFinalizer(ctx context.Context, sv *v1alpha1.GrafanaSe
 	return client.IgnoreNotFound(err)
 }
 
-// patch sends a patch of the object, or of its status, and puts the answer into sv.
-func (r *Reconciler) patch(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, patch client.Patch, ofStatus bool) error {
-	// The answer is decoded into an empty object: what it does not have would otherwise stay as it was.
-	answer := &v1alpha1.GrafanaSecureValue{ObjectMeta: metav1.ObjectMeta{Namespace: sv.Namespace, Name: sv.Name}}
+// patch sends a patch of the object, or of its status, that the API server refuses where the object has changed. It makes sv the changed object.
+// Only metadata is asked for in the answer: the rest is known, and costs both sides as much as the patch.
+func (r *Reconciler) patch(ctx context.Context, sv, changed *v1alpha1.GrafanaSecureValue, patch client.Patch, ofStatus bool) error {
+	answer := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: sv.Namespace, Name: sv.Name}}
+	answer.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("GrafanaSecureValue"))
 	var err error
 	if ofStatus {
 		err = r.client.Status().Patch(ctx, answer, patch)
@@ -254,8 +255,10 @@ func (r *Reconciler) patch(ctx context.Context, sv *v1alpha1.GrafanaSecureValue,
 	if err != nil {
 		return err
 	}
-	answer.DeepCopyInto(sv)
-	r.memory.wrote(answer, false, r.now())
+	generation := sv.Generation // a webhook may have changed the spec, which is read at the next reconcile
+	*sv = *changed
+	sv.ObjectMeta, sv.Generation = answer.ObjectMeta, generation
+	r.memory.wrote(sv, false, r.now())
 	return nil
 }
 

@@ -148,7 +148,7 @@ func (r *Reconciler) patchStatus(ctx context.Context, sv, changed *v1alpha1.Graf
 	if err != nil {
 		return err
 	}
-	return r.patch(ctx, sv, patch, true)
+	return r.patch(ctx, sv, changed, patch, true)
 }
 
 // result says when to reconcile again. What an event or the limiter triggers is not asked for a second time.
