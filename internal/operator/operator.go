@@ -136,7 +136,7 @@ func New(ctx context.Context, restConfig *rest.Config, opts Options) (ctrl.Manag
 	if err != nil {
 		return nil, err
 	}
-	mgr, err := ctrl.NewManager(restConfig, managerOptions(opts))
+	mgr, err := newAnnouncing(restConfig, managerOptions(opts))
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package securevalue
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -32,7 +31,7 @@ import (
 // +kubebuilder:rbac:groups=grafana.securevalues.io,resources=grafanasecurevalues/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
-// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
 
 // FieldManager is the name under which the operator patches objects.
 const FieldManager = "grafana-secure-value-operator"
@@ -185,10 +184,9 @@ func (r *Reconciler) usageChanged(e event.UpdateEvent) bool {
 	before, _ := e.ObjectOld.(*v1alpha1.GrafanaSecureValue) // the watch is of this kind
 	after, _ := e.ObjectNew.(*v1alpha1.GrafanaSecureValue)
 	r.memory.behind(after, r.now()) // what the cache shows need not be remembered
-	usage := func(sv *v1alpha1.GrafanaSecureValue) string {
-		return fmt.Sprint(sv.DeletionTimestamp.IsZero(), ownership.IsReleased(sv), sv.Spec.Suspend, sv.ConnectionOrDefault(), sv.SecureValueName(), ownership.Targets(sv))
-	}
-	return usage(before) != usage(after)
+	return before.DeletionTimestamp.IsZero() != after.DeletionTimestamp.IsZero() || ownership.IsReleased(before) != ownership.IsReleased(after) ||
+		before.Spec.Suspend != after.Spec.Suspend || before.ConnectionOrDefault() != after.ConnectionOrDefault() ||
+		before.SecureValueName() != after.SecureValueName() || !slices.Equal(ownership.Targets(before), ownership.Targets(after))
 }
 
 // concerned returns the objects that a change of another one concerns: of its namespace all that name, own or have pending a name that it

@@ -1,0 +1,159 @@
+package operator
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	client "k8s.io/client-go/kubernetes/typed/events/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/reference"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/recorder"
+)
+
+const (
+	eventQueue   = 1000 // events that wait at most; further ones are dropped, as in every Kubernetes component
+	eventSenders = 4    // requests at a time
+	// maxEventObject bounds the name of the object in the name of an event, which may have 253 characters.
+	maxEventObject = 230
+	// maxEventInstance is what the API server takes as the name of who sends an event.
+	maxEventInstance = 128
+)
+
+// eventBackoff is how an event is tried again where the API server does not answer, for a minute.
+var eventBackoff = wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.2, Steps: 7}
+
+// announcing is a manager whose controllers send each event once, as protobuf. The recorder of client-go sends JSON, which costs the API server
+// more, and keeps every event for six minutes to count repetitions: with many new objects, that is much of the memory.
+type announcing struct {
+	ctrl.Manager
+
+	client  client.EventsV1Interface
+	log     logr.Logger
+	host    string
+	queue   chan *eventsv1.Event
+	ended   chan struct{}
+	senders sync.WaitGroup
+}
+
+func newAnnouncing(restConfig *rest.Config, opts ctrl.Options) (*announcing, error) {
+	mgr, err := ctrl.NewManager(restConfig, opts)
+	if err != nil {
+		return nil, err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	config := rest.CopyConfig(mgr.GetConfig())
+	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
+	events, err := client.NewForConfigAndClient(config, mgr.GetHTTPClient())
+	if err != nil {
+		return nil, err
+	}
+	return &announcing{
+		Manager: mgr, client: events, host: host, log: mgr.GetLogger().WithName("events"),
+		queue: make(chan *eventsv1.Event, eventQueue), ended: make(chan struct{}),
+	}, nil
+}
+
+// Start implements manager.Manager. It returns once the events that wait are sent, or a second has passed.
+func (a *announcing) Start(ctx context.Context) error {
+	sending, stop := context.WithCancel(context.WithoutCancel(ctx)) // reconciles end later than ctx
+	defer stop()
+	for range eventSenders {
+		a.senders.Go(func() { a.send(sending) })
+	}
+	err := a.Manager.Start(ctx)
+	close(a.ended)
+	time.AfterFunc(time.Second, stop)
+	a.senders.Wait()
+	return err
+}
+
+// send sends what is in the queue, until the manager has ended and the queue is empty.
+func (a *announcing) send(ctx context.Context) {
+	for {
+		select {
+		case event := <-a.queue:
+			a.create(ctx, event)
+			continue
+		default:
+		}
+		select {
+		case event := <-a.queue:
+			a.create(ctx, event)
+		case <-a.ended:
+			return
+		}
+	}
+}
+
+// create sends an event. One that the API server refuses is dropped.
+func (a *announcing) create(ctx context.Context, event *eventsv1.Event) {
+	err := wait.ExponentialBackoffWithContext(ctx, eventBackoff, func(ctx context.Context) (bool, error) {
+		_, err := a.client.Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{})
+		if err == nil || apierrors.IsAlreadyExists(err) {
+			return true, nil
+		}
+		if apierrors.ReasonForError(err) != metav1.StatusReasonUnknown && !apierrors.IsTooManyRequests(err) {
+			return false, err
+		}
+		return false, nil
+	})
+	if err != nil {
+		a.log.Error(err, "Event not sent", "namespace", event.Namespace, "object", event.Regarding.Name, "reason", event.Reason)
+	}
+}
+
+// GetEventRecorder implements recorder.Provider.
+func (a *announcing) GetEventRecorder(name string) recorder.EventRecorder {
+	return eventRecorder{a, name}
+}
+
+// eventRecorder puts events of one controller into the queue.
+type eventRecorder struct {
+	*announcing
+
+	controller string
+}
+
+// Eventf implements events.EventRecorder.
+func (r eventRecorder) Eventf(regarding, related runtime.Object, eventType, reason, action, note string, args ...any) {
+	r.AnnotatedEventf(regarding, related, nil, eventType, reason, action, note, args...)
+}
+
+// AnnotatedEventf implements events.AnnotatedEventRecorder. No event names a related object.
+func (r eventRecorder) AnnotatedEventf(regarding, _ runtime.Object, annotations map[string]string, eventType, reason, action, note string, args ...any) {
+	about, err := reference.GetReference(r.GetScheme(), regarding)
+	if err != nil {
+		r.log.Error(err, "Event not sent", "reason", reason)
+		return
+	}
+	now, instance := metav1.NowMicro(), r.controller+"-"+r.host
+	namespace := about.Namespace
+	if namespace == "" {
+		namespace = metav1.NamespaceDefault // where the events of objects without a namespace are
+	}
+	event := &eventsv1.Event{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: namespace, Name: fmt.Sprintf("%s.%x", about.Name[:min(len(about.Name), maxEventObject)], now.UnixNano()), Annotations: annotations,
+		},
+		EventTime: now, Type: eventType, Reason: reason, Action: action, Note: fmt.Sprintf(note, args...),
+		Regarding: *about, ReportingController: r.controller, ReportingInstance: instance[:min(len(instance), maxEventInstance)],
+	}
+	select {
+	case r.queue <- event:
+	default:
+		r.log.Info("Event dropped, because too many wait", "namespace", namespace, "object", about.Name, "reason", reason)
+	}
+}
