@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -115,6 +117,14 @@ func startFakeGrafana(latency time.Duration, plainHTTP bool) (*fakeGrafana, erro
 		return nil, errors.Join(fmt.Errorf("start the fake Grafana: %w", err), s.close())
 	}
 	return s, nil
+}
+
+// client returns a client that trusts it.
+func (s *fakeGrafana) client() *http.Client {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(s.CA)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: bareHands}
+	return &http.Client{Transport: transport}
 }
 
 func (s *fakeGrafana) close() error { return errors.Join(s.input.Close(), s.process.Wait()) }

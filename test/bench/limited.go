@@ -17,7 +17,7 @@ func limited(ctx context.Context, w *world, n int, record func(measurement)) err
 	if err := w.limit(ctx, nil); err != nil {
 		return err
 	}
-	if err := w.coldStart(ctx, count, max(6, 1.05*float64(count)/defaultRate), record); err != nil {
+	if _, err := w.coldStart(ctx, count, atMost(max(6, 1.05*float64(count)/defaultRate)), record); err != nil {
 		return err
 	}
 	return w.limit(ctx, &v1alpha1.RateLimit{RequestsPerSecond: new(int32(0))})

@@ -46,6 +46,8 @@ func main() {
 		run = runFakeGrafana
 	case len(os.Args) > 1 && os.Args[1] == profiledCommand:
 		run = runProfiled
+	case len(os.Args) > 1 && os.Args[1] == bareInformerCommand:
+		run = runBareInformer
 	}
 	err := run(ctx, os.Args[1:])
 	switch {
@@ -158,7 +160,7 @@ func runAll(ctx context.Context, opts options, binary, dir string, results *resu
 
 // runOnce runs the scenarios one after the other in a world of their own.
 func runOnce(ctx context.Context, opts options, n int, binary, dir string, results *results) (err error) {
-	w, err := newWorld(ctx, opts, binary, dir)
+	w, err := newWorld(ctx, opts, n, binary, dir)
 	if err != nil {
 		return err
 	}

@@ -39,12 +39,13 @@ func sets(ctx context.Context, w *world, n int, record func(measurement)) error 
 			record(m)
 		}
 	}
-	if err := w.coldStart(ctx, n, max(6, 0.006*float64(n)), func(m measurement) {
+	_, err := w.coldStart(ctx, n, nil, func(m measurement) {
 		if m.Measure == allReady || m.Measure == managerCPU {
 			m.Target = nil // the scenario cold-start has it
 			as("plain")(m)
 		}
-	}); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	took, err := w.rotateMeasured(ctx, n)
@@ -132,7 +133,7 @@ func (w *world) coldSets(ctx context.Context, wanted []*v1alpha1.GrafanaSecureVa
 		return err
 	}
 	record(measurement{Measure: allReady, Unit: unitSeconds, Values: seconds(took)})
-	if err := w.spentSince(before, record); err != nil {
+	if _, err := w.spentSince(before, record); err != nil {
 		return err
 	}
 	if err := w.setsSettled(ctx); err != nil {

@@ -2,14 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 )
+
+// teardownObjects is how many objects are deleted at most.
+const teardownObjects = 5000
 
 // teardown deletes objects, and their Secrets after them, as the end of a namespace does. It is the last scenario, since it makes the world
 // smaller.
@@ -18,18 +17,14 @@ func teardown(ctx context.Context, w *world, n int, record func(measurement)) er
 	if err := pause(ctx, v1alpha1.DefaultRequestTimeout); err != nil {
 		return err
 	}
-	count := min(n, 5000)
+	count := min(n, teardownObjects)
 	from := w.made - count
 	since, err := reset(ctx, w)
 	if err != nil {
 		return err
 	}
 	begun := time.Now()
-	err = w.each(ctx, "objects deleted", from, count, func(ctx context.Context, i int) error {
-		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespaceOf(i), Name: nameOf(i)}}
-		return errors.Join(w.k8s.Delete(ctx, objectOf(nameOf(i), i, defaultConnection)), w.k8s.Delete(ctx, secret))
-	})
-	if err != nil {
+	if err := w.each(ctx, "objects deleted", from, count, w.deleteObject); err != nil {
 		return err
 	}
 	all := w.made
@@ -37,7 +32,12 @@ func teardown(ctx context.Context, w *world, n int, record func(measurement)) er
 	if err != nil {
 		return err
 	}
-	record(measurement{Measure: "all gone", Unit: unitSeconds, Target: atMost(max(6, 0.009*float64(count))), Values: seconds(time.Since(begun))})
+	took, err := w.lastRequest(since, begun, "patch grafanasecurevalues")
+	if err != nil {
+		return err
+	}
+	record(measurement{Measure: "all gone", Unit: unitSeconds, Values: seconds(took)})
+	overFloor(took, w.floor.teardown, record)
 	w.made = from
 	if err := w.reallySynced(ctx); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -50,9 +51,10 @@ type world struct {
 	scenario   string
 	made       int // objects
 	alone      restUsage
+	floor      floor // zero: not measured
 }
 
-func newWorld(ctx context.Context, opts options, binary, dir string) (_ *world, err error) {
+func newWorld(ctx context.Context, opts options, n int, binary, dir string) (_ *world, err error) {
 	w := &world{binary: binary, profiles: opts.profiles, kubeconfig: filepath.Join(dir, "kubeconfig"), log: filepath.Join(dir, "manager.log")}
 	if err := os.RemoveAll(w.log); err != nil {
 		return nil, err
@@ -82,6 +84,12 @@ func newWorld(ctx context.Context, opts options, binary, dir string) (_ *world, 
 	}
 	if err := w.prepare(ctx); err != nil {
 		return nil, err
+	}
+	if slices.ContainsFunc(opts.scenarios, func(s scenario) bool { return s.floor }) && n <= floorObjects {
+		say("== floor: what the same requests take, sent by a client that does nothing else")
+		if w.floor, err = measureFloor(ctx, w, n); err != nil {
+			return nil, err
+		}
 	}
 	if err := w.start(); err != nil {
 		return nil, err
@@ -266,13 +274,12 @@ func (w *world) reallySynced(ctx context.Context) error {
 
 // settled waits until the manager has reconciled nothing for a second.
 func (w *world) settled(ctx context.Context) error {
-	last, still := -1, 0
+	last, since := -1, time.Now()
 	return w.until(ctx, "at rest", 1, func() (int, error) {
-		reconciles := w.reconciles(ctx)
-		if still++; reconciles != last {
-			last, still = reconciles, 0
+		if reconciles := w.reconciles(ctx); reconciles != last {
+			last, since = reconciles, time.Now()
 		}
-		return min(1, still/int(time.Second/tick)), nil
+		return int(time.Since(since) / time.Second), nil
 	})
 }
 
@@ -282,12 +289,18 @@ func (w *world) reconciles(ctx context.Context) int {
 }
 
 const (
-	tick     = 250 * time.Millisecond // between two checks of what is waited for
+	tick     = 500 * time.Millisecond // at least between two checks of what is waited for: each is work for the manager, too
+	fine     = 20 * time.Millisecond  // the same, where the check itself is what is measured
 	progress = 5 * time.Second        // between two lines about it
 )
 
 // until waits until have returns want, and says how far it is.
 func (w *world) until(ctx context.Context, what string, want int, have func() (int, error)) error {
+	return w.untilEvery(ctx, tick, what, want, have)
+}
+
+// untilEvery is until with so much time between two checks, or ten times what one takes.
+func (w *world) untilEvery(ctx context.Context, tick time.Duration, what string, want int, have func() (int, error)) error {
 	deadline, said, best := time.Now().Add(stallTimeout), time.Now(), 0
 	for {
 		checked := time.Now()
@@ -306,7 +319,7 @@ func (w *world) until(ctx context.Context, what string, want int, have func() (i
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%s: %d of %d, and no more for %s", what, best, want, stallTimeout)
 		}
-		if err := pause(ctx, min(max(tick, 5*cost), time.Second)); err != nil { // to export metrics is work for the manager, too
+		if err := pause(ctx, min(max(tick, 10*cost), time.Second)); err != nil {
 			return err
 		}
 	}
@@ -360,13 +373,17 @@ func (w *world) requests(since controlplane.Mark) (map[string]int, error) {
 			e.Namespace == operatorNamespace, e.Resource == "namespaces", e.Verb == "list":
 			continue
 		}
-		resource := e.Resource
-		if e.Subresource != "" {
-			resource += "/" + e.Subresource
-		}
-		counts[e.Verb+" "+resource]++
+		counts[kindOf(e)]++
 	}
 	return counts, nil
+}
+
+// kindOf returns the verb and the resource of a request, for example "patch grafanasecurevalues/status".
+func kindOf(e controlplane.AuditEvent) string {
+	if e.Subresource != "" {
+		return e.Verb + " " + e.Resource + "/" + e.Subresource
+	}
+	return e.Verb + " " + e.Resource
 }
 
 // events counts the Events that the manager made since the mark.
