@@ -1,13 +1,16 @@
 package operator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,15 +25,16 @@ import (
 
 const (
 	eventQueue   = 1000 // events that wait at most; further ones are dropped, as in every Kubernetes component
-	eventSenders = 4    // requests at a time
+	eventSenders = 16   // requests at a time
 	// maxEventObject bounds the name of the object in the name of an event, which may have 253 characters.
 	maxEventObject = 230
 	// maxEventInstance is what the API server takes as the name of who sends an event.
 	maxEventInstance = 128
 )
 
-// eventBackoff is how an event is tried again where the API server does not answer, for a minute.
-var eventBackoff = wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.2, Steps: 7}
+// eventBackoff is how an event is tried again where the API server does not answer, for a minute. No wait is long, since senders that wait
+// send nothing once it answers again.
+var eventBackoff = wait.Backoff{Duration: 5 * time.Second, Factor: 1, Jitter: 0.2, Steps: 12}
 
 // announcing is a manager whose controllers send each event once, as protobuf. The recorder of client-go sends JSON, which costs the API server
 // more, and keeps every event for six minutes to count repetitions: with many new objects, that is much of the memory.
@@ -66,7 +70,8 @@ func newAnnouncing(restConfig *rest.Config, opts ctrl.Options) (*announcing, err
 	}, nil
 }
 
-// Start implements manager.Manager. It returns once the events that wait are sent, or a second has passed.
+// Start implements manager.Manager. It returns once the events that wait are sent, or a second has passed; where the manager ends with an
+// error, at once, since another one may lead.
 func (a *announcing) Start(ctx context.Context) error {
 	sending, stop := context.WithCancel(context.WithoutCancel(ctx)) // reconciles end later than ctx
 	defer stop()
@@ -75,6 +80,9 @@ func (a *announcing) Start(ctx context.Context) error {
 	}
 	err := a.Manager.Start(ctx)
 	close(a.ended)
+	if err != nil {
+		stop()
+	}
 	time.AfterFunc(time.Second, stop)
 	a.senders.Wait()
 	return err
@@ -86,13 +94,14 @@ func (a *announcing) send(ctx context.Context) {
 		select {
 		case event := <-a.queue:
 			a.create(ctx, event)
-			continue
-		default:
-		}
-		select {
-		case event := <-a.queue:
-			a.create(ctx, event)
 		case <-a.ended:
+			for len(a.queue) > 0 { // nobody adds to it any more
+				select {
+				case event := <-a.queue:
+					a.create(ctx, event)
+				default:
+				}
+			}
 			return
 		}
 	}
@@ -100,6 +109,7 @@ func (a *announcing) send(ctx context.Context) {
 
 // create sends an event. One that the API server refuses is dropped.
 func (a *announcing) create(ctx context.Context, event *eventsv1.Event) {
+	var last error
 	err := wait.ExponentialBackoffWithContext(ctx, eventBackoff, func(ctx context.Context) (bool, error) {
 		_, err := a.client.Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{})
 		if err == nil || apierrors.IsAlreadyExists(err) {
@@ -108,10 +118,14 @@ func (a *announcing) create(ctx context.Context, event *eventsv1.Event) {
 		if apierrors.ReasonForError(err) != metav1.StatusReasonUnknown && !apierrors.IsTooManyRequests(err) {
 			return false, err
 		}
+		last = err
 		return false, nil
 	})
-	if err != nil {
-		a.log.Error(err, "Event not sent", "namespace", event.Namespace, "object", event.Regarding.Name, "reason", event.Reason)
+	switch {
+	case err == nil:
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause): // its objects are deleted, and nobody will read of it
+	default:
+		a.log.Error(cmp.Or(last, err), "Event not sent", "namespace", event.Namespace, "object", event.Regarding.Name, "reason", event.Reason)
 	}
 }
 
@@ -146,7 +160,9 @@ func (r eventRecorder) AnnotatedEventf(regarding, _ runtime.Object, annotations 
 	}
 	event := &eventsv1.Event{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: namespace, Name: fmt.Sprintf("%s.%x", about.Name[:min(len(about.Name), maxEventObject)], now.UnixNano()), Annotations: annotations,
+			Namespace: namespace, Annotations: annotations,
+			// A cut name may not end with a separator.
+			Name: fmt.Sprintf("%s.%x", strings.TrimRight(about.Name[:min(len(about.Name), maxEventObject)], "-."), now.UnixNano()),
 		},
 		EventTime: now, Type: eventType, Reason: reason, Action: action, Note: fmt.Sprintf(note, args...),
 		Regarding: *about, ReportingController: r.controller, ReportingInstance: instance[:min(len(instance), maxEventInstance)],

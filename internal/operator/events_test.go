@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -53,12 +54,13 @@ func TestEventsAreDropped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn := &v1alpha1.ClusterGrafanaConnection{ObjectMeta: metav1.ObjectMeta{Name: strings.Repeat("x", 253)}}
+	conn := &v1alpha1.ClusterGrafanaConnection{ObjectMeta: metav1.ObjectMeta{Name: strings.Repeat("x", maxEventObject-1) + "-" + strings.Repeat("x", 20)}}
 	for range eventQueue + 1 {
 		mgr.GetEventRecorder("test").Eventf(conn, nil, corev1.EventTypeWarning, "Unreachable", "Sync", "no answer")
 	}
 	event := <-mgr.queue
-	if len(mgr.queue) != eventQueue-1 || event.Namespace != metav1.NamespaceDefault || len(event.Name) > 253 {
-		t.Errorf("%d wait, the first in namespace %q, with a name of %d bytes", len(mgr.queue)+1, event.Namespace, len(event.Name))
+	problems := validation.IsDNS1123Subdomain(event.Name)
+	if len(mgr.queue) != eventQueue-1 || event.Namespace != metav1.NamespaceDefault || len(problems) > 0 {
+		t.Errorf("%d wait, the first in namespace %q, with a name that has the problems %q", len(mgr.queue)+1, event.Namespace, problems)
 	}
 }

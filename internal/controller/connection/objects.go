@@ -118,15 +118,14 @@ func (c *comparison) visit(found *grafana.SecureValue) {
 	if !c.id.Concerns(c.r.ClusterID, found) {
 		return
 	}
-	list := &v1alpha1.GrafanaSecureValueList{}
-	err := c.r.client.List(c.ctx, list, client.MatchingFields{OwnerIndex: owner}, client.UnsafeDisableDeepCopy)
+	owners, err := OwnerIndex(c.r.ClusterID).Find(c.ctx, c.r.client, "", owner)
 	switch {
 	case err != nil:
-	case len(list.Items) == 0 || !ownership.Uses(&list.Items[0], found.Name):
+	case len(owners) == 0 || !ownership.Uses(&owners[0], found.Name):
 		c.orphaned++
-	case slices.Contains(ownership.WrittenThrough(c.id, &list.Items[0]), found.Name):
+	case slices.Contains(ownership.WrittenThrough(c.id, &owners[0]), found.Name):
 		c.present = true
-		if sv := &list.Items[0]; c.isFirst(sv) && sv.Status.Targets[0].Name == found.Name {
+		if sv := &owners[0]; c.isFirst(sv) && sv.Status.Targets[0].Name == found.Name {
 			c.intact[client.ObjectKeyFromObject(sv)] = c.isIntact(sv, found)
 		}
 	}

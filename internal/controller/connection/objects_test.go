@@ -116,10 +116,9 @@ func withObjects(t *testing.T, objects ...client.Object) *Reconciler {
 		}
 	}
 	build := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...)
-	for field, keys := range indexes(testCluster) {
-		build = build.WithIndex(&v1alpha1.GrafanaSecureValue{}, field, keys)
-	}
-	api := build.WithIndex(&v1alpha1.GrafanaConnection{}, grafanaIndex, byGrafana).Build()
+	owners := OwnerIndex(testCluster)
+	api := build.WithIndex(&v1alpha1.GrafanaSecureValue{}, ConnectionIndex, connectionKeys).WithIndex(&v1alpha1.GrafanaSecureValue{}, owners.Field, owners.Keys).
+		WithIndex(&v1alpha1.GrafanaConnection{}, grafanaIndex, byGrafana).Build()
 	return &Reconciler{
 		Options: Options{ClusterID: testCluster, Served: Served{Namespaced: true, Cluster: true}}, client: api, live: api,
 		registry: NewRegistry(0), now: func() time.Time { return testTime }, recorder: events.NewFakeRecorder(100),

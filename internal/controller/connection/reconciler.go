@@ -28,6 +28,7 @@ import (
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/index"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
 
@@ -215,13 +216,16 @@ func (e *entry) isBehind(cached v1alpha1.Connection) bool {
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
 
-// The field indexes of GrafanaSecureValues that both controllers use.
-const (
-	// ConnectionIndex has the connections that an object names, owns a value through or has pending. Its keys are Connection.Key.
-	ConnectionIndex = "connection"
-	// OwnerIndex has the owner label of an object.
-	OwnerIndex = "owner"
-)
+// ConnectionIndex is the field index of GrafanaSecureValues by the connections that they name, own a value through or have pending. Its keys
+// are Connection.Key.
+const ConnectionIndex = "connection"
+
+// OwnerIndex finds objects by their owner label.
+func OwnerIndex(clusterID string) index.Index {
+	return index.Index{Field: "owner", Values: func(sv *v1alpha1.GrafanaSecureValue) []string {
+		return []string{ownership.OwnerLabel(clusterID, client.ObjectKeyFromObject(sv))}
+	}}
+}
 
 // secretsIndex is the field index of connections by the names of the Secrets that they read.
 const secretsIndex = "secret"
@@ -244,10 +248,12 @@ type Options struct {
 
 // Setup adds the controllers of both kinds of connection, and the indexes, to the manager.
 func Setup(ctx context.Context, mgr ctrl.Manager, registry *Registry, opts Options) error {
-	for field, keys := range indexes(opts.ClusterID) {
-		if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.GrafanaSecureValue{}, field, keys); err != nil {
-			return err
-		}
+	err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.GrafanaSecureValue{}, ConnectionIndex, connectionKeys)
+	if err == nil {
+		err = OwnerIndex(opts.ClusterID).AddTo(ctx, mgr.GetFieldIndexer())
+	}
+	if err != nil {
+		return err
 	}
 	for _, r := range []*Reconciler{{
 		kind:      v1alpha1.KindGrafanaConnection,
@@ -271,21 +277,13 @@ func Setup(ctx context.Context, mgr ctrl.Manager, registry *Registry, opts Optio
 	return nil
 }
 
-// indexes are the field indexes of GrafanaSecureValues.
-func indexes(clusterID string) map[string]client.IndexerFunc {
-	return map[string]client.IndexerFunc{
-		ConnectionIndex: func(o client.Object) []string {
-			sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
-			var keys []string
-			for _, id := range ownership.Connections(sv) {
-				keys = append(keys, id.Key())
-			}
-			return keys
-		},
-		OwnerIndex: func(o client.Object) []string {
-			return []string{ownership.OwnerLabel(clusterID, client.ObjectKeyFromObject(o))}
-		},
+func connectionKeys(o client.Object) []string {
+	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
+	var keys []string
+	for _, id := range ownership.Connections(sv) {
+		keys = append(keys, id.Key())
 	}
+	return keys
 }
 
 func (r *Reconciler) setup(ctx context.Context, mgr ctrl.Manager) error {

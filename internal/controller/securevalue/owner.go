@@ -25,10 +25,9 @@ const successorTimeout = time.Minute
 // owner returns the object of the namespace that has the owner label, as the API server has it now; nil where there is none. It is found
 // by the index, and where that shows none, by a LIST of metadata: the cache may be behind.
 func (r *Reconciler) owner(ctx context.Context, namespace, label string) (*v1alpha1.GrafanaSecureValue, error) {
-	list := &v1alpha1.GrafanaSecureValueList{}
-	err := r.client.List(ctx, list, client.InNamespace(namespace), client.MatchingFields{connection.OwnerIndex: label}, client.UnsafeDisableDeepCopy)
-	if err == nil && len(list.Items) > 0 {
-		return r.get(ctx, keyOf(&list.Items[0]))
+	owners, err := connection.OwnerIndex(r.clusterID).Find(ctx, r.client, namespace, label)
+	if err == nil && len(owners) > 0 {
+		return r.get(ctx, keyOf(&owners[0]))
 	}
 	all := &metav1.PartialObjectMetadataList{}
 	all.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("GrafanaSecureValueList"))
@@ -120,9 +119,8 @@ func (r *Reconciler) isContended(ctx context.Context, sv *v1alpha1.GrafanaSecure
 // named returns the other objects of the namespace that name, own or have pending a secure value of that name, as the cache shows them.
 // They are the cache's own and must not be changed.
 func (r *Reconciler) named(ctx context.Context, sv *v1alpha1.GrafanaSecureValue, name string) ([]v1alpha1.GrafanaSecureValue, error) {
-	list := &v1alpha1.GrafanaSecureValueList{}
-	err := r.client.List(ctx, list, client.InNamespace(sv.Namespace), client.MatchingFields{nameIndex: name}, client.UnsafeDisableDeepCopy)
-	return slices.DeleteFunc(list.Items, func(other v1alpha1.GrafanaSecureValue) bool { return other.Name == sv.Name }), err
+	objects, err := nameIndex.Find(ctx, r.client, sv.Namespace, name)
+	return slices.DeleteFunc(objects, func(other v1alpha1.GrafanaSecureValue) bool { return other.Name == sv.Name }), err
 }
 
 // successors returns what other objects of the namespace, as the API server has them now, name the place and may write there: whether any has

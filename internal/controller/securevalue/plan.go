@@ -76,7 +76,7 @@ func NewPlanner(view *View, clusterID string, key *fingerprint.Key, ask Asker) *
 	if key == nil {
 		key = new(fingerprint.NewKey()) // which equals no recorded one
 	}
-	view.clusterID, view.indexed = clusterID, map[string]*index{}
+	view.clusterID, view.indexed = clusterID, map[string]*namespaceView{}
 	p.r = &Reconciler{
 		client: readOnly{view: view}, live: view, connections: connection.NewRegistry(0), keys: theKey(*key), clusterID: clusterID,
 		served: connection.Served{Namespaced: true, Cluster: true}, now: time.Now, leadingFrom: sync.OnceValue(time.Now),

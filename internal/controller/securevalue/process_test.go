@@ -161,7 +161,12 @@ func (p *process) counted() interceptor.Funcs {
 			return call("live LIST", &metav1.PartialObjectMetadata{}, func() error { return c.List(ctx, list, opts...) })
 		},
 		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, patch client.Patch, opts ...client.PatchOption) error {
-			return call("PATCH", o, func() error { return c.Patch(ctx, o, patch, opts...) })
+			return call("PATCH", o, func() error {
+				if err := c.Patch(ctx, o, patch, opts...); err != nil || p.world.admission == nil {
+					return err
+				}
+				return p.world.admission(o)
+			})
 		},
 		SubResourcePatch: func(
 			ctx context.Context, c client.Client, sub string, o client.Object, patch client.Patch, opts ...client.SubResourcePatchOption,

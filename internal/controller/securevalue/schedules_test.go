@@ -575,3 +575,30 @@ func (w *world) restore(backup []client.Object) {
 		w.mu.Unlock()
 	}
 }
+
+// An admission policy may change the spec with any write, and our own may be the first one. What it asks for holds from then on.
+func TestAnAdmissionThatChangesTheSpec(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.create(w.value("api-key"))
+		w.restart()
+		w.pass(time.Minute)
+		w.admission = func(answer client.Object) error {
+			w.admission = nil
+			w.edit("api-key", func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+			now := w.get(worldNamespace, "api-key")
+			answer.SetResourceVersion(now.ResourceVersion)
+			answer.SetGeneration(now.Generation)
+			return nil
+		}
+		w.edit("api-key", func(sv *v1alpha1.GrafanaSecureValue) { sv.Spec.Name = "moved" }) // whose claim is the next write
+		w.pass(time.Minute)
+		for _, name := range []string{"api-key", "moved"} {
+			if _, found := w.grafana.Value("default", name); !found {
+				t.Errorf("Grafana does not have %s, although the deletionPolicy is Retain", name)
+			}
+		}
+		if sv := w.get(worldNamespace, "api-key"); !isSynced(sv) || sv.Status.ObservedGeneration != sv.Generation {
+			t.Errorf("status is of generation %d, want %d, Synced", sv.Status.ObservedGeneration, sv.Generation)
+		}
+	})
+}

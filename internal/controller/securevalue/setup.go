@@ -23,6 +23,7 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/index"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/metrics"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
@@ -36,13 +37,13 @@ import (
 // FieldManager is the name under which the operator patches objects.
 const FieldManager = "grafana-secure-value-operator"
 
-const (
-	// secretIndex is the field index of objects by the names of the Secrets that they read.
-	secretIndex = "secret"
-	// nameIndex is the field index of objects by the names in Grafana that they name, own or have pending.
-	nameIndex = "name"
-	// takenIndex is the field index of objects by the name in Grafana that they found taken.
-	takenIndex = "taken"
+var (
+	// secretIndex finds objects by the names of the Secrets that they read.
+	secretIndex = index.Index{Field: "secret", Values: secretsRead}
+	// nameIndex finds objects by the names in Grafana that they name, own or have pending.
+	nameIndex = index.Index{Field: "name", Values: ownership.Names}
+	// takenIndex finds objects by the name in Grafana that they found taken.
+	takenIndex = index.Index{Field: "taken", Values: nameTaken}
 )
 
 // Backoff of what time may heal, and of what a person must fix elsewhere.
@@ -82,8 +83,8 @@ func Setup(
 
 		rotationPeriod: cmp.Or(opts.RotationPeriod, rotationPeriod),
 	}
-	for field, keys := range map[string]client.IndexerFunc{secretIndex: bySecret, nameIndex: byName, takenIndex: byTaken} {
-		if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.GrafanaSecureValue{}, field, keys); err != nil {
+	for _, index := range []index.Index{secretIndex, nameIndex, takenIndex} {
+		if err := index.AddTo(ctx, mgr.GetFieldIndexer()); err != nil {
 			return nil, err
 		}
 	}
@@ -129,18 +130,9 @@ func (r *Reconciler) noteChange(o client.Object) bool {
 	return true
 }
 
-func bySecret(o client.Object) []string {
-	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
-	return sv.Spec.ValueFrom.Secrets()
-}
+func secretsRead(sv *v1alpha1.GrafanaSecureValue) []string { return sv.Spec.ValueFrom.Secrets() }
 
-func byName(o client.Object) []string {
-	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
-	return ownership.Names(sv)
-}
-
-func byTaken(o client.Object) []string {
-	sv, _ := o.(*v1alpha1.GrafanaSecureValue) // the index is of this kind
+func nameTaken(sv *v1alpha1.GrafanaSecureValue) []string {
 	switch status.Reason(sv.Status.Conditions) {
 	case v1alpha1.ReasonNameConflict, v1alpha1.ReasonAlreadyExists, v1alpha1.ReasonAdoptionNotAllowed:
 		return []string{sv.SecureValueName()}
@@ -151,7 +143,7 @@ func byTaken(o client.Object) []string {
 
 // readingSecret returns the objects that read a Secret.
 func (r *Reconciler) readingSecret(ctx context.Context, secret client.Object) []reconcile.Request {
-	requests := requestsOf(r.list(ctx, client.InNamespace(secret.GetNamespace()), client.MatchingFields{secretIndex: secret.GetName()}))
+	requests := requestsOf(r.find(ctx, secretIndex, secret.GetNamespace(), secret.GetName()))
 	for _, req := range requests {
 		r.memory.changed(req.NamespacedName, true, r.now())
 	}
@@ -202,7 +194,7 @@ func (r *Reconciler) concerned(ctx context.Context, o client.Object) []reconcile
 	}
 	var requests []reconcile.Request
 	for _, name := range ownership.Names(changed) {
-		near := r.list(ctx, client.InNamespace(changed.Namespace), client.MatchingFields{nameIndex: name})
+		near := r.find(ctx, nameIndex, changed.Namespace, name)
 		requests = append(requests, requestsOf(slices.DeleteFunc(near, func(o v1alpha1.GrafanaSecureValue) bool { return o.Name == changed.Name }))...)
 		if !slices.Contains(names, name) {
 			requests = append(requests, requestsOf(r.waitingFor(ctx, name, changed))...)
@@ -219,7 +211,7 @@ func (r *Reconciler) concerned(ctx context.Context, o client.Object) []reconcile
 // waitingFor returns the objects of all namespaces that found a name taken on a server that another object uses. Those of other servers
 // must not learn that the name was in use.
 func (r *Reconciler) waitingFor(ctx context.Context, name string, changed *v1alpha1.GrafanaSecureValue) []v1alpha1.GrafanaSecureValue {
-	waiting := r.list(ctx, client.MatchingFields{takenIndex: name})
+	waiting := r.find(ctx, takenIndex, "", name)
 	if len(waiting) == 0 {
 		return nil
 	}
@@ -240,6 +232,15 @@ func (r *Reconciler) serverOf(ctx context.Context, ref v1alpha1.ConnectionRefere
 		return ""
 	}
 	return r.connections.Server(conn)
+}
+
+// find returns objects by an index, of a namespace or of all, as the cache shows them. They are the cache's own and must not be changed.
+func (r *Reconciler) find(ctx context.Context, index index.Index, namespace, value string) []v1alpha1.GrafanaSecureValue {
+	objects, err := index.Find(ctx, r.client, namespace, value)
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Objects not found in the cache")
+	}
+	return objects
 }
 
 // list returns objects as the cache shows them. They are the cache's own and must not be changed.

@@ -318,11 +318,11 @@ func TestValidateSourceRepeatsTheSchema(t *testing.T) {
 func TestASecretOfATemplateIsIndexed(t *testing.T) {
 	sv := &v1alpha1.GrafanaSecureValue{}
 	sv.Spec.ValueFrom.SecretKeyRef = testSecretRef
-	if got := bySecret(sv); !slices.Equal(got, []string{"s"}) {
+	if got := secretsRead(sv); !slices.Equal(got, []string{"s"}) {
 		t.Errorf("%v", got)
 	}
 	sv.Spec.ValueFrom = v1alpha1.ValueSource{Template: &v1alpha1.ValueTemplate{SecretRefs: []v1alpha1.TemplateSecretReference{{Name: "db"}, {Name: "app-config", As: "app"}}}}
-	if got := bySecret(sv); !slices.Equal(got, []string{"db", "app-config"}) {
+	if got := secretsRead(sv); !slices.Equal(got, []string{"db", "app-config"}) {
 		t.Errorf("%v", got)
 	}
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/ownership"
 )
 
 // View is a cluster as it would be with other objects: what it has not, it reads from the API server. It answers the queries of the
@@ -22,23 +21,23 @@ type View struct {
 	clusterID string
 	planned   map[client.ObjectKey]*v1alpha1.GrafanaSecureValue
 	read      map[string][]v1alpha1.GrafanaSecureValue // of the API server, by namespace
-	indexed   map[string]*index                        // by namespace; what is put there removes it
+	indexed   map[string]*namespaceView                // by namespace; what is put there removes it
 	others    map[string]client.Object
 }
 
-// index has the objects of a namespace, as they would be.
-type index struct {
+// namespaceView has the objects of a namespace, as they would be.
+type namespaceView struct {
 	all     []*v1alpha1.GrafanaSecureValue
 	byKey   map[client.ObjectKey]*v1alpha1.GrafanaSecureValue
-	byName  map[string][]*v1alpha1.GrafanaSecureValue // the name in Grafana
-	byOwner map[string][]*v1alpha1.GrafanaSecureValue // the owner label
+	byName  map[string][]*v1alpha1.GrafanaSecureValue // the keys of nameIndex
+	byOwner map[string][]*v1alpha1.GrafanaSecureValue // the keys of connection.OwnerIndex
 }
 
 // NewView returns a view of what reader shows.
 func NewView(reader client.Reader) *View {
 	return &View{
 		live: reader, planned: map[client.ObjectKey]*v1alpha1.GrafanaSecureValue{},
-		read: map[string][]v1alpha1.GrafanaSecureValue{}, indexed: map[string]*index{}, others: map[string]client.Object{},
+		read: map[string][]v1alpha1.GrafanaSecureValue{}, indexed: map[string]*namespaceView{}, others: map[string]client.Object{},
 	}
 }
 
@@ -104,19 +103,19 @@ func (v *View) List(ctx context.Context, list client.ObjectList, opts ...client.
 }
 
 // matching returns the objects that a query asks for.
-func (in *index) matching(options *client.ListOptions) []*v1alpha1.GrafanaSecureValue {
+func (in *namespaceView) matching(options *client.ListOptions) []*v1alpha1.GrafanaSecureValue {
 	if options.FieldSelector == nil {
 		return in.all
 	}
-	if name, ok := options.FieldSelector.RequiresExactMatch(nameIndex); ok {
-		return in.byName[name]
+	if key, ok := options.FieldSelector.RequiresExactMatch(nameIndex.Field); ok {
+		return in.byName[key]
 	}
-	owner, _ := options.FieldSelector.RequiresExactMatch(connection.OwnerIndex) // there is no third query
-	return in.byOwner[owner]
+	key, _ := options.FieldSelector.RequiresExactMatch(connection.OwnerIndex("").Field) // there is no third query
+	return in.byOwner[key]
 }
 
 // index returns the objects of a namespace, as they would be.
-func (v *View) index(ctx context.Context, namespace string) (*index, error) {
+func (v *View) index(ctx context.Context, namespace string) (*namespaceView, error) {
 	if in := v.indexed[namespace]; in != nil {
 		return in, nil
 	}
@@ -127,7 +126,7 @@ func (v *View) index(ctx context.Context, namespace string) (*index, error) {
 		}
 		v.read[namespace] = list.Items
 	}
-	in := &index{
+	in := &namespaceView{
 		byKey:  map[client.ObjectKey]*v1alpha1.GrafanaSecureValue{},
 		byName: map[string][]*v1alpha1.GrafanaSecureValue{}, byOwner: map[string][]*v1alpha1.GrafanaSecureValue{},
 	}
@@ -139,13 +138,14 @@ func (v *View) index(ctx context.Context, namespace string) (*index, error) {
 			in.byKey[key] = sv
 		}
 	}
-	for key, sv := range in.byKey {
+	for _, sv := range in.byKey {
 		in.all = append(in.all, sv)
-		for _, name := range byName(sv) {
-			in.byName[name] = append(in.byName[name], sv)
+		for _, key := range nameIndex.Keys(sv) {
+			in.byName[key] = append(in.byName[key], sv)
 		}
-		owner := ownership.OwnerLabel(v.clusterID, key)
-		in.byOwner[owner] = append(in.byOwner[owner], sv)
+		for _, key := range connection.OwnerIndex(v.clusterID).Keys(sv) {
+			in.byOwner[key] = append(in.byOwner[key], sv)
+		}
 	}
 	v.indexed[namespace] = in
 	return in, nil

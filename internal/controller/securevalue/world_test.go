@@ -69,11 +69,12 @@ type world struct {
 	calls   []string     // that were counted so far
 	// strike says what befalls a call, given its text in calls and its number.
 	strike     func(call string, count int) hit
-	meanwhile  func(count int)   // is called before a call to the API server, for what others do in the middle of a reconcile
-	late       []latePost        // that Grafana has not carried out yet
-	down       func(string) bool // whether Grafana fails a call of that method; nil is none
-	writes     map[string]int    // accepted writes to Grafana, by target
-	foreign    map[string]bool   // targets whose value no object may write
+	meanwhile  func(count int)           // is called before a call to the API server, for what others do in the middle of a reconcile
+	admission  func(client.Object) error // changes what a patch has stored, and its answer
+	late       []latePost                // that Grafana has not carried out yet
+	down       func(string) bool         // whether Grafana fails a call of that method; nil is none
+	writes     map[string]int            // accepted writes to Grafana, by target
+	foreign    map[string]bool           // targets whose value no object may write
 	violations []string
 	uids       int
 
