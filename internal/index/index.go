@@ -45,7 +45,16 @@ func (i Index) Keys(o client.Object) []string {
 func (i Index) Find(ctx context.Context, cache client.Reader, namespace, value string) ([]v1alpha1.GrafanaSecureValue, error) {
 	list := &v1alpha1.GrafanaSecureValueList{}
 	err := cache.List(ctx, list, client.InNamespace(namespace), client.MatchingFields{i.Field: keyOf(value)}, client.UnsafeDisableDeepCopy)
-	return slices.DeleteFunc(list.Items, func(sv v1alpha1.GrafanaSecureValue) bool { return !slices.Contains(i.Values(&sv), value) }), err
+	found := list.Items[:0]
+	for n := range list.Items { // nearly always all of one or two, which are not copied
+		if !slices.Contains(i.Values(&list.Items[n]), value) {
+			continue
+		}
+		if found = found[:len(found)+1]; len(found) <= n {
+			found[len(found)-1] = list.Items[n]
+		}
+	}
+	return found, err
 }
 
 func keyOf(value string) string {

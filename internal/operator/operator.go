@@ -223,14 +223,15 @@ func watched(namespaces []string) map[string]cache.Config {
 	return configs
 }
 
-// Scheme returns the kinds that the manager reads and writes.
-func Scheme() *runtime.Scheme {
-	scheme := runtime.NewScheme()
-	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
-	utilruntime.Must(v1alpha1.AddToScheme(scheme))
-	utilruntime.Must(grafanaoperator.AddToScheme(scheme))
-	return scheme
-}
+// scheme is client-go's own, which has the kinds of Kubernetes anyway: a second one with them would take 2 MB.
+var scheme = func() *runtime.Scheme {
+	utilruntime.Must(v1alpha1.AddToScheme(clientgoscheme.Scheme))
+	utilruntime.Must(grafanaoperator.AddToScheme(clientgoscheme.Scheme))
+	return clientgoscheme.Scheme
+}()
+
+// Scheme returns the kinds that the manager reads and writes, which all callers share.
+func Scheme() *runtime.Scheme { return scheme }
 
 // checkInstalled asks the API server for the kinds of this project.
 func checkInstalled(mapper meta.RESTMapper, served connection.Served) error {

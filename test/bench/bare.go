@@ -15,11 +15,21 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/apimachinery/pkg/types"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/rest"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/status"
+)
+
+// The forms of an answer that the operator asks for.
+const (
+	protobufOrJSON = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON // of a custom resource it is JSON
+	asMetadata     = ";as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+	metadataAlone  = runtime.ContentTypeProtobuf + asMetadata + "," + runtime.ContentTypeJSON + asMetadata
 )
 
 // bare is a client that sends what the operator must send, and does nothing else. Its objects are numbered as those of the bench are.
@@ -98,7 +108,7 @@ func (b *bare) rotation(ctx context.Context, i int) error {
 
 // remove sends what the deletion of an object needs: a GET of it, a GET, a DELETE and a GET, a patch of its metadata and an event.
 func (b *bare) remove(ctx context.Context, i int) error {
-	object, err := b.send(ctx, http.MethodGet, b.object(i), "", nil)
+	object, err := b.send(ctx, http.MethodGet, b.object(i), "", protobufOrJSON, nil)
 	if err != nil {
 		return err
 	}
@@ -128,7 +138,7 @@ func (b *bare) remove(ctx context.Context, i int) error {
 
 func (b *bare) readSecret(ctx context.Context, i int) error {
 	url := fmt.Sprintf("%s/api/v1/namespaces/%s/secrets/%s", b.host, namespaceOf(i), nameOf(i))
-	_, err := b.send(ctx, http.MethodGet, url, "", nil)
+	_, err := b.send(ctx, http.MethodGet, url, "", protobufOrJSON, nil)
 	return err
 }
 
@@ -151,6 +161,7 @@ func (b *bare) report(ctx context.Context, i int, reason string) error {
 
 func (b *bare) event(ctx context.Context, i int, reason string) error {
 	event := &eventsv1.Event{
+		TypeMeta:   metav1.TypeMeta{APIVersion: eventsv1.SchemeGroupVersion.String(), Kind: "Event"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespaceOf(i), Name: fmt.Sprintf("%s.%x", nameOf(i), time.Now().UnixNano())},
 		EventTime:  metav1.NowMicro(), ReportingController: "bench", ReportingInstance: "bench-0", Action: "Sync", Reason: reason, Type: "Normal",
 		Regarding: corev1.ObjectReference{
@@ -158,11 +169,12 @@ func (b *bare) event(ctx context.Context, i int, reason string) error {
 		},
 		Note: fmt.Sprintf("%s secure value %s at version 1 in default", reason, nameOf(i)),
 	}
-	body, err := json.Marshal(event)
+	body, err := runtime.Encode(protobuf.NewSerializer(nil, nil), event)
 	if err != nil {
 		return err
 	}
-	_, err = b.send(ctx, http.MethodPost, fmt.Sprintf("%s/apis/events.k8s.io/v1/namespaces/%s/events", b.host, namespaceOf(i)), "application/json", body)
+	at := fmt.Sprintf("%s/apis/events.k8s.io/v1/namespaces/%s/events", b.host, namespaceOf(i))
+	_, err = b.send(ctx, http.MethodPost, at, runtime.ContentTypeProtobuf, protobufOrJSON, body)
 	return err
 }
 
@@ -176,23 +188,37 @@ func (b *bare) patch(ctx context.Context, i int, subresource string, kind types.
 	if err != nil {
 		return err
 	}
-	answer, err := b.send(ctx, http.MethodPatch, b.object(i)+subresource, string(kind), body)
+	answer, err := b.send(ctx, http.MethodPatch, b.object(i)+subresource, string(kind), metadataAlone, body)
 	if err != nil {
 		return err
 	}
-	var changed struct{ Metadata bareObject }
-	err = json.Unmarshal(answer, &changed)
-	b.objects[i] = changed.Metadata
+	changed, err := metadataOf(answer)
+	b.objects[i] = bareObject{changed.UID, changed.ResourceVersion}
 	return err
 }
 
+var metadataDecoder = func() runtime.Decoder {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(metav1.AddMetaToScheme(scheme))
+	return serializer.NewCodecFactory(scheme).UniversalDeserializer()
+}()
+
+// metadataOf reads an answer that is an object in JSON, or metadata in protobuf.
+func metadataOf(answer []byte) (*metav1.PartialObjectMetadata, error) {
+	metadata := &metav1.PartialObjectMetadata{}
+	if bytes.HasPrefix(answer, []byte("{")) {
+		return metadata, json.Unmarshal(answer, metadata)
+	}
+	return metadata, runtime.DecodeInto(metadataDecoder, answer, metadata)
+}
+
 // send sends a request to the API server.
-func (b *bare) send(ctx context.Context, method, url, contentType string, body []byte) ([]byte, error) {
+func (b *bare) send(ctx context.Context, method, url, contentType, accept string, body []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Accept", runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON) // of a custom resource it is JSON
+	req.Header.Set("Accept", accept)
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}

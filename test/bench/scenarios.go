@@ -158,7 +158,7 @@ func (w *world) coldStart(ctx context.Context, n int, goal *target, record func(
 	if err != nil {
 		return s, err
 	}
-	record(measurement{Measure: "create events", Unit: unitCount, Target: atMost(float64(n)), Values: []float64{float64(events)}})
+	record(measurement{Measure: "create events", Unit: unitCount, Target: exactly(float64(n)), Values: []float64{float64(events)}})
 	return s, counted(ctx, w, since, expected{
 		"Grafana create": n, "get secrets": n, "patch grafanasecurevalues": n, "patch grafanasecurevalues/status": n,
 	}, record)

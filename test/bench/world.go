@@ -290,7 +290,7 @@ func (w *world) reconciles(ctx context.Context) int {
 
 const (
 	tick     = 500 * time.Millisecond // at least between two checks of what is waited for: each is work for the manager, too
-	fine     = 20 * time.Millisecond  // the same, where the check itself is what is measured
+	fine     = 50 * time.Millisecond  // the same, where the check itself is what is measured
 	progress = 5 * time.Second        // between two lines about it
 )
 

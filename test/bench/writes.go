@@ -31,8 +31,6 @@ const (
 	writeHands  = 8   // requests at a time
 
 	jsonPatch, mergePatch, applyPatch, put = "JSON patch", "merge patch", "server-side apply", "update"
-
-	metadataOnly = runtime.ContentTypeJSON + ";as=PartialObjectMetadata;g=meta.k8s.io;v=v1," + runtime.ContentTypeJSON
 )
 
 // call is a request that is measured.
@@ -75,7 +73,7 @@ func writes(ctx context.Context, w *world, _ int, record func(measurement)) erro
 	c := &caller{client: httpClient, host: strings.TrimSuffix(config.Host, "/")}
 	var turns []func() error
 	for _, form := range []string{jsonPatch, mergePatch, applyPatch, put} {
-		for _, accept := range []string{runtime.ContentTypeJSON, metadataOnly} {
+		for _, accept := range []string{runtime.ContentTypeJSON, metadataAlone} {
 			turns = append(turns, func() error { return c.writeObjects(ctx, w, form, accept, sample) })
 		}
 	}
@@ -129,7 +127,7 @@ func (c *caller) writeObjects(ctx context.Context, w *world, form, accept string
 			}
 		}
 		name := part + ", " + form
-		if accept == metadataOnly {
+		if accept == metadataAlone {
 			name += ", metadata as answer"
 		}
 		answers, err := c.measure(ctx, name, calls)
@@ -140,8 +138,8 @@ func (c *caller) writeObjects(ctx context.Context, w *world, form, accept string
 			return fmt.Errorf("an old %s was not refused", part)
 		}
 		for i, answer := range answers {
-			written := &metav1.PartialObjectMetadata{}
-			if err := json.Unmarshal(answer, written); err != nil {
+			written, err := metadataOf(answer)
+			if err != nil {
 				return err
 			}
 			values[i].ResourceVersion = written.ResourceVersion

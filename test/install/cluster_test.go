@@ -15,6 +15,8 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
@@ -23,7 +25,6 @@ import (
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/fingerprint"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/grafana/grafanatest"
-	"github.com/securevalues-io/grafana-secure-value-operator/internal/operator"
 	"github.com/securevalues-io/grafana-secure-value-operator/test/controlplane"
 	"github.com/securevalues-io/grafana-secure-value-operator/test/internal/helm"
 )
@@ -53,8 +54,10 @@ func newCluster(ctx context.Context) *cluster {
 	DeferCleanup(func() { Expect(plane.Stop()).To(Succeed()) })
 	admin, err := plane.AddUser("spec", "system:masters")
 	Expect(err).NotTo(HaveOccurred())
-	scheme := operator.Scheme()
-	Expect(apiextensionsv1.AddToScheme(scheme)).To(Succeed())
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, apiextensionsv1.AddToScheme, v1alpha1.AddToScheme} {
+		Expect(add(scheme)).To(Succeed())
+	}
 	k8s, err := client.New(admin, client.Options{Scheme: scheme})
 	Expect(err).NotTo(HaveOccurred())
 
