@@ -25,7 +25,7 @@ var (
 
 func TestInstall(t *testing.T) {
 	RegisterFailHandler(Fail)
-	SetDefaultEventuallyTimeout(60 * time.Second)
+	SetDefaultEventuallyTimeout(5 * time.Minute) // which a busy machine needs for 1,000 objects
 	SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
 	RunSpecs(t, "install")
 }

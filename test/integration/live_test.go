@@ -94,9 +94,14 @@ var _ = Describe("Another Grafana", func() {
 	current := func(ctx context.Context, sv *v1alpha1.GrafanaSecureValue) *grafana.SecureValue {
 		GinkgoHelper()
 		w.eventuallySynced(sv)
-		found, err := asked.Get(ctx, sv.Status.Targets[0].Name)
-		Expect(err).NotTo(HaveOccurred())
-		Expect(found.Version).To(Equal(sv.Status.Targets[0].Version))
+		var found *grafana.SecureValue
+		Eventually(func(g Gomega) { // a rotation is in Grafana before it is in status
+			w.refresh(sv)
+			var err error
+			found, err = asked.Get(ctx, sv.Status.Targets[0].Name)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(found.Version).To(Equal(sv.Status.Targets[0].Version))
+		}).Should(Succeed())
 		Expect(found.Labels).To(HaveKeyWithValue(labelOwner, ownerLabel(sv)))
 		Expect(found.Decrypters).To(Equal(sv.Spec.Decrypters))
 		return found

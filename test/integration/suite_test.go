@@ -43,7 +43,7 @@ var (
 
 func TestIntegration(t *testing.T) {
 	RegisterFailHandler(Fail)
-	SetDefaultEventuallyTimeout(time.Minute)
+	SetDefaultEventuallyTimeout(2 * time.Minute)
 	SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
 	if suite, _ := GinkgoConfiguration(); suite.ParallelTotal > 1 {
 		t.Chdir(os.Getenv(directoryEnv))
