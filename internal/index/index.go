@@ -46,12 +46,9 @@ func (i Index) Find(ctx context.Context, cache client.Reader, namespace, value s
 	list := &v1alpha1.GrafanaSecureValueList{}
 	err := cache.List(ctx, list, client.InNamespace(namespace), client.MatchingFields{i.Field: keyOf(value)}, client.UnsafeDisableDeepCopy)
 	found := list.Items[:0]
-	for n := range list.Items { // nearly always all of one or two, which are not copied
-		if !slices.Contains(i.Values(&list.Items[n]), value) {
-			continue
-		}
-		if found = found[:len(found)+1]; len(found) <= n {
-			found[len(found)-1] = list.Items[n]
+	for n := range list.Items {
+		if slices.Contains(i.Values(&list.Items[n]), value) {
+			found = append(found, list.Items[n])
 		}
 	}
 	return found, err

@@ -95,14 +95,12 @@ func (a *announcing) send(ctx context.Context) {
 		case event := <-a.queue:
 			a.create(ctx, event)
 		case <-a.ended:
-			for len(a.queue) > 0 { // nobody adds to it any more
-				select {
-				case event := <-a.queue:
-					a.create(ctx, event)
-				default:
-				}
+			select {
+			case event := <-a.queue:
+				a.create(ctx, event)
+			default:
+				return
 			}
-			return
 		}
 	}
 }

@@ -112,8 +112,8 @@ func (b *bare) remove(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	var shown struct{ Metadata bareObject }
-	if err := json.Unmarshal(object, &shown); err != nil {
+	shown, err := metadataOf(object)
+	if err != nil {
 		return err
 	}
 	at := b.grafanaAt + "/" + nameOf(i)
@@ -125,8 +125,7 @@ func (b *bare) remove(ctx context.Context, i int) error {
 	if _, err := b.call(ctx, http.MethodGet, at, nil); !errors.Is(err, errNotFound) {
 		return fmt.Errorf("a deleted value is there: %w", err)
 	}
-	b.objects[i] = shown.Metadata
-	patch, err := status.FinalizerRemoval([]string{v1alpha1.Finalizer}, shown.Metadata.ResourceVersion).Data(nil)
+	patch, err := status.FinalizerRemoval([]string{v1alpha1.Finalizer}, shown.ResourceVersion).Data(nil)
 	if err != nil {
 		return err
 	}
@@ -160,22 +159,31 @@ func (b *bare) report(ctx context.Context, i int, reason string) error {
 }
 
 func (b *bare) event(ctx context.Context, i int, reason string) error {
-	event := &eventsv1.Event{
-		TypeMeta:   metav1.TypeMeta{APIVersion: eventsv1.SchemeGroupVersion.String(), Kind: "Event"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespaceOf(i), Name: fmt.Sprintf("%s.%x", nameOf(i), time.Now().UnixNano())},
-		EventTime:  metav1.NowMicro(), ReportingController: "bench", ReportingInstance: "bench-0", Action: "Sync", Reason: reason, Type: "Normal",
-		Regarding: corev1.ObjectReference{
-			APIVersion: v1alpha1.GroupVersion.String(), Kind: "GrafanaSecureValue", Namespace: namespaceOf(i), Name: nameOf(i), UID: b.objects[i].UID,
-		},
-		Note: fmt.Sprintf("%s secure value %s at version 1 in default", reason, nameOf(i)),
-	}
-	body, err := runtime.Encode(protobuf.NewSerializer(nil, nil), event)
+	body, err := inProtobuf(eventOf(namespaceOf(i), nameOf(i), reason, b.objects[i]))
 	if err != nil {
 		return err
 	}
 	at := fmt.Sprintf("%s/apis/events.k8s.io/v1/namespaces/%s/events", b.host, namespaceOf(i))
 	_, err = b.send(ctx, http.MethodPost, at, runtime.ContentTypeProtobuf, protobufOrJSON, body)
 	return err
+}
+
+// eventOf returns an event of an object, as the operator's.
+func eventOf(namespace, name, reason string, about bareObject) *eventsv1.Event {
+	return &eventsv1.Event{
+		TypeMeta:   metav1.TypeMeta{APIVersion: eventsv1.SchemeGroupVersion.String(), Kind: "Event"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%x", name, time.Now().UnixNano())},
+		EventTime:  metav1.NowMicro(), ReportingController: "grafana-secure-value-operator", ReportingInstance: "manager-7d9c5b8f6-x2x7k",
+		Action: "Sync", Reason: reason, Type: corev1.EventTypeNormal, Note: fmt.Sprintf("%s secure value %s at version 1 in default", reason, name),
+		Regarding: corev1.ObjectReference{
+			APIVersion: v1alpha1.GroupVersion.String(), Kind: "GrafanaSecureValue", Namespace: namespace, Name: name,
+			UID: about.UID, ResourceVersion: about.ResourceVersion,
+		},
+	}
+}
+
+func inProtobuf(event *eventsv1.Event) ([]byte, error) {
+	return runtime.Encode(protobuf.NewSerializer(nil, nil), event)
 }
 
 func (b *bare) object(i int) string {

@@ -12,11 +12,9 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -190,25 +188,12 @@ func write(form, part, accept string, sv *v1alpha1.GrafanaSecureValue) (c call, 
 // builtIn posts Events, and reads Secrets, five times as many, since that is cheap.
 func (c *caller) builtIn(ctx context.Context, w *world, encoding string, sample *v1alpha1.GrafanaSecureValue) error {
 	posts, gets := make([]call, writeBatch), make([]call, 5*writeBatch)
-	encode, contentType := json.Marshal, runtime.ContentTypeJSON
+	encode, contentType := func(event *eventsv1.Event) ([]byte, error) { return json.Marshal(event) }, runtime.ContentTypeJSON
 	if encoding == "protobuf" {
-		contentType = runtime.ContentTypeProtobuf
-		encode = func(event any) ([]byte, error) {
-			return runtime.Encode(protobuf.NewSerializer(nil, nil), event.(*eventsv1.Event))
-		}
+		encode, contentType = inProtobuf, runtime.ContentTypeProtobuf
 	}
 	for i := range posts {
-		event := &eventsv1.Event{
-			TypeMeta:   metav1.TypeMeta{APIVersion: eventsv1.SchemeGroupVersion.String(), Kind: "Event"},
-			ObjectMeta: metav1.ObjectMeta{Namespace: foreignNamespace, Name: fmt.Sprintf("%s.%x", nameOf(i), time.Now().UnixNano())},
-			EventTime:  metav1.NowMicro(), ReportingController: "grafana-secure-value-operator", ReportingInstance: "manager-7d9c5b8f6-x2x7k",
-			Action: "Sync", Reason: "Created", Type: corev1.EventTypeNormal, Note: "Created secure value " + nameOf(i) + ".",
-			Regarding: corev1.ObjectReference{
-				APIVersion: v1alpha1.GroupVersion.String(), Kind: "GrafanaSecureValue", Namespace: foreignNamespace, Name: nameOf(i),
-				UID: sample.UID, ResourceVersion: sample.ResourceVersion,
-			},
-		}
-		body, err := encode(event)
+		body, err := encode(eventOf(foreignNamespace, nameOf(i), "Created", bareObject{sample.UID, sample.ResourceVersion}))
 		if err != nil {
 			return err
 		}

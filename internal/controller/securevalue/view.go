@@ -6,12 +6,14 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/securevalues-io/grafana-secure-value-operator/api/v1alpha1"
 	"github.com/securevalues-io/grafana-secure-value-operator/internal/controller/connection"
+	"github.com/securevalues-io/grafana-secure-value-operator/internal/index"
 )
 
 // View is a cluster as it would be with other objects: what it has not, it reads from the API server. It answers the queries of the
@@ -29,8 +31,7 @@ type View struct {
 type namespaceView struct {
 	all     []*v1alpha1.GrafanaSecureValue
 	byKey   map[client.ObjectKey]*v1alpha1.GrafanaSecureValue
-	byName  map[string][]*v1alpha1.GrafanaSecureValue // the keys of nameIndex
-	byOwner map[string][]*v1alpha1.GrafanaSecureValue // the keys of connection.OwnerIndex
+	matched map[string][]*v1alpha1.GrafanaSecureValue // by a field selector of an index
 }
 
 // NewView returns a view of what reader shows.
@@ -107,11 +108,7 @@ func (in *namespaceView) matching(options *client.ListOptions) []*v1alpha1.Grafa
 	if options.FieldSelector == nil {
 		return in.all
 	}
-	if key, ok := options.FieldSelector.RequiresExactMatch(nameIndex.Field); ok {
-		return in.byName[key]
-	}
-	key, _ := options.FieldSelector.RequiresExactMatch(connection.OwnerIndex("").Field) // there is no third query
-	return in.byOwner[key]
+	return in.matched[options.FieldSelector.String()]
 }
 
 // index returns the objects of a namespace, as they would be.
@@ -127,8 +124,7 @@ func (v *View) index(ctx context.Context, namespace string) (*namespaceView, err
 		v.read[namespace] = list.Items
 	}
 	in := &namespaceView{
-		byKey:  map[client.ObjectKey]*v1alpha1.GrafanaSecureValue{},
-		byName: map[string][]*v1alpha1.GrafanaSecureValue{}, byOwner: map[string][]*v1alpha1.GrafanaSecureValue{},
+		byKey: map[client.ObjectKey]*v1alpha1.GrafanaSecureValue{}, matched: map[string][]*v1alpha1.GrafanaSecureValue{},
 	}
 	for i := range v.read[namespace] {
 		in.byKey[keyOf(&v.read[namespace][i])] = &v.read[namespace][i]
@@ -138,13 +134,14 @@ func (v *View) index(ctx context.Context, namespace string) (*namespaceView, err
 			in.byKey[key] = sv
 		}
 	}
+	indexes := []index.Index{nameIndex, connection.OwnerIndex(v.clusterID)} // those that a decision asks for
 	for _, sv := range in.byKey {
 		in.all = append(in.all, sv)
-		for _, key := range nameIndex.Keys(sv) {
-			in.byName[key] = append(in.byName[key], sv)
-		}
-		for _, key := range connection.OwnerIndex(v.clusterID).Keys(sv) {
-			in.byOwner[key] = append(in.byOwner[key], sv)
+		for _, index := range indexes {
+			for _, key := range index.Keys(sv) {
+				selector := fields.OneTermEqualSelector(index.Field, key).String()
+				in.matched[selector] = append(in.matched[selector], sv)
+			}
 		}
 	}
 	v.indexed[namespace] = in
